@@ -1,0 +1,29 @@
+"""CLIP prompt learning by clustering, for the Dassl and CoOp ecosystem.
+
+Two lines bring every trainer and data set of this package into a ``train.py`` of that ecosystem::
+
+    import clusterprompt
+
+    clusterprompt.extend_cfg(cfg)
+
+Importing the package is cheap: torch, Dassl and CLIP are first imported by ``extend_cfg``.
+"""
+
+__version__ = "0.1.0"
+__all__ = ["extend_cfg"]
+
+
+def extend_cfg(cfg):
+    """Register trainers and data sets with Dassl, and give ``cfg`` the keys they read.
+
+    Where the host already has a trainer, a data set or a key of the same name, the host's stays. May be called any number of times.
+
+    Args:
+        cfg: The yacs node of ``dassl.config.get_cfg_default()``, extended by the host or not, frozen or not.
+
+    Raises:
+        ImportError: No ``dassl`` is importable, or it cannot be used.
+    """
+    from .registration import extend_cfg as implementation
+
+    implementation(cfg)

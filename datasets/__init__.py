@@ -1,0 +1,1 @@
+"""Data sets in CoOp's layout, one small file each."""
