@@ -1,0 +1,218 @@
+"""What every data set here shares: where its files are, its few-shot sample, its base and new halves.
+
+A data set is a spec: a subclass that says ``folder``, ``images``, ``split_file`` and ``template``. Only where the layout differs from
+CoOp's does it also override ``read``.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import random
+from collections import Counter
+
+from dassl.data.datasets import DatasetBase, Datum
+
+from . import fewshot_cache
+
+logger = logging.getLogger(__name__)
+
+SUBSAMPLES = ("all", "base", "new")
+MAX_VAL_SHOTS = 4  # CoOp's: validation never gets more images of a class than this
+
+
+class PromptDataset(DatasetBase):
+    """Read a data set in CoOp's layout, with CoOp's few-shot samples and class halves.
+
+    Attributes:
+        folder: Name of the data set's folder below the data root. A class without it is abstract and is not registered.
+        images: The folder of the images, relative to ``folder``; the split file's paths are relative to it.
+        split_file: Name of the JSON file below ``folder``: ``{"train" | "val" | "test": [[path, label, classname], ...]}``.
+        template: The hand-written prompt, with ``{}`` for the class name.
+        homepage: Where the images come from; named in errors.
+        test_only: The set has no training images of its own: its test images stand in for them, there is no validation set, and
+            NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
+        dataset_dir, image_dir: Absolute paths, set on the instance.
+        fewshot_digests: ``{"train": ..., "val": ...}``, sha256 of the sampled lists before the classes are halved; see `digest`.
+        fewshot_digest: The one of "train".
+    """
+
+    folder = ""
+    images = "images"
+    split_file = ""
+    template = "a photo of a {}."
+    homepage = ""
+    test_only = False
+
+    def __init__(self, cfg):
+        """Read the files, draw the few-shot sample, keep the wanted classes.
+
+        Args:
+            cfg: The run's config; DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES}, SEED and VERBOSE are read.
+
+        Raises:
+            FileNotFoundError: The root, the folder, the split file or an image is missing.
+            ValueError: A setting is not allowed, the split file or few-shot cache is damaged, a class has fewer images than shots.
+        """
+        num_shots = cfg.DATASET.NUM_SHOTS
+        subsample = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
+        check_num_shots(num_shots)
+        check_subsample(subsample)
+
+        root = os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))
+        self.prepare(root)
+        self.dataset_dir = os.path.join(root, self.folder)
+        self.image_dir = os.path.normpath(os.path.join(self.dataset_dir, self.images))
+        self._check_folders(root)
+        train, val, test = self.read()
+        if not test:
+            raise ValueError(f"{type(self).__name__}: no test image is listed in {self.dataset_dir}.")
+
+        if self.test_only:
+            train, val = test, None
+            if subsample != "all":
+                logger.info("%s is a test-only set: SUBSAMPLE_CLASSES %s has no effect", type(self).__name__, subsample)
+        else:
+            if num_shots >= 1:
+                train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
+
+        self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
+        self.fewshot_digest = self.fewshot_digests["train"]
+        if cfg.VERBOSE:
+            what = f"{num_shots} shots, seed {cfg.SEED}" if num_shots >= 1 and not self.test_only else "all images"
+            logger.info("%s, %s: digest of the training list %s", type(self).__name__, what, self.fewshot_digest)
+
+        if not self.test_only:
+            train, val, test = subsample_classes(train, val, test, subsample=subsample)
+        super().__init__(train_x=train, val=val, test=test)
+
+    def prepare(self, root_dir: str):
+        """Make sure that the files are there. Does nothing here: a hook for data sets that can write or fetch themselves."""
+
+    def read(self):
+        """Return the full (train, val, test) lists of Datum, all classes, from the split file."""
+        path = os.path.join(self.dataset_dir, self.split_file)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"Split file not found: {path}. It fixes which images train, validate and test, so none is made up here. "
+                f"{self._way_out()}"
+            )
+        split = read_split(path, keys=("test",) if self.test_only else ("train", "val", "test"))
+        parts = [self.as_datums(split.get(name, [])) for name in ("train", "val", "test")]
+        return tuple(parts)
+
+    def as_datums(self, rows) -> list:
+        """Turn rows (path relative to ``image_dir``, label, classname) into Datum; every image must exist."""
+        rows = [(os.path.join(self.image_dir, *path.split("/")), label, classname) for path, label, classname in rows]
+        missing = [path for path, _, _ in rows if not os.path.isfile(path)]
+        if missing:
+            raise FileNotFoundError(
+                f"{type(self).__name__}: {len(missing)} of {len(rows)} listed images do not exist, the first is {missing[0]}. "
+                f"{self._way_out()}"
+            )
+        return [Datum(impath=path, label=label, classname=classname) for path, label, classname in rows]
+
+    def _check_folders(self, root: str):
+        if not os.path.isdir(root):
+            raise FileNotFoundError(
+                f"Data root not found: {root}. It should hold the folder '{self.folder}'; name another root with --root (or the "
+                f"environment's DATA). {self._way_out()}"
+            )
+        for path in (self.dataset_dir, self.image_dir):
+            if not os.path.isdir(path):
+                raise FileNotFoundError(f"Folder not found: {path}. {self._way_out()}")
+
+    def _way_out(self) -> str:
+        where = f"Images: {self.homepage}. " if self.homepage else ""
+        layout = os.path.join("<root>", self.folder, self.split_file) if self.split_file else os.path.join("<root>", self.folder)
+        return f"{where}DATASETS.md says where to get {layout} and how the folders must look."
+
+    def _sample_fewshot(self, train, val, num_shots: int, seed: int):
+        """Draw CoOp's few-shot sample, or take the one that CoOp left in its cache."""
+        counts = Counter(item.label for item in train)
+        names = {item.label: item.classname for item in train}
+        short = [f"{names[label]} ({count})" for label, count in sorted(counts.items()) if count < num_shots]
+        if short:
+            raise ValueError(
+                f"DATASET.NUM_SHOTS {num_shots} is more than the training images of {len(short)} classes: {', '.join(short[:10])}"
+                f"{', ...' if len(short) > 10 else ''}. Lower it to {min(counts.values())}, or use -1 for all images."
+            )
+        # CoOp seeds once, in train.py, and draws here first. Seeding here gives the same lists whatever ran in between.
+        if seed >= 0:
+            random.seed(seed)
+        sampled = (
+            self.generate_fewshot_dataset(train, num_shots=num_shots),
+            self.generate_fewshot_dataset(val, num_shots=min(num_shots, MAX_VAL_SHOTS)),
+        )
+        cache = os.path.join(self.dataset_dir, "split_fewshot", f"shot_{num_shots}-seed_{seed}.pkl")
+        if not os.path.isfile(cache):
+            return sampled
+        cached = fewshot_cache.load(cache, train, val, self.image_dir)
+        cached = (cached[0], sampled[1] if cached[1] is None else cached[1])
+        same = [digest(ours, self.image_dir) for ours in sampled] == [digest(theirs, self.image_dir) for theirs in cached]
+        logger.info(
+            "Few-shot sample taken from %s; it %s the one that seed %d gives", cache, "equals" if same else "DIFFERS from", seed
+        )
+        return cached
+
+
+def check_num_shots(num_shots: int):
+    """Raise ValueError unless ``num_shots`` is -1 (all images) or at least 1."""
+    if num_shots != -1 and num_shots < 1:
+        raise ValueError(f"DATASET.NUM_SHOTS is {num_shots}; allowed are 1, 2, 3, ... images a class, or -1 for all of them.")
+
+
+def check_subsample(subsample: str):
+    """Raise ValueError unless ``subsample`` names one of CoOp's class selections."""
+    if subsample not in SUBSAMPLES:
+        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is '{subsample}'; allowed are {', '.join(SUBSAMPLES)}.")
+
+
+def read_split(path: str, keys=("train", "val", "test")) -> dict:
+    """Read a split file in CoOp's form.
+
+    Raises:
+        ValueError: It is not JSON, lacks one of ``keys``, or holds a row that is not [path, label, classname].
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            split = json.load(file)
+    except ValueError as error:  # covers JSONDecodeError and UnicodeDecodeError
+        raise ValueError(f"Split file {path} is not valid JSON ({error}). Download it again; DATASETS.md says from where.") from error
+    if not isinstance(split, dict) or any(not isinstance(split.get(key), list) for key in keys):
+        raise ValueError(f"Split file {path} should be an object with the lists {', '.join(keys)}.")
+    for name, rows in split.items():
+        for row in rows:
+            if not (isinstance(row, list) and [type(part) for part in row] == [str, int, str]):
+                raise ValueError(f"Split file {path}, '{name}': a row is {row!r}; wanted is [image path, label, class name].")
+    return split
+
+
+def subsample_classes(train, val, test, subsample: str = "all"):
+    """Keep all classes, the first half ("base") or the second ("new"), relabelled from 0.
+
+    The halves are those of the sorted labels of ``train``; with an odd number of classes base has one more.
+    """
+    check_subsample(subsample)
+    if subsample == "all":
+        return train, val, test
+    labels = sorted({item.label for item in train})
+    middle = math.ceil(len(labels) / 2)
+    kept = labels[:middle] if subsample == "base" else labels[middle:]
+    if not kept:
+        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES {subsample} leaves no class of {len(labels)}.")
+    relabel = {label: new for new, label in enumerate(kept)}
+    return tuple(
+        [Datum(impath=item.impath, label=relabel[item.label], classname=item.classname) for item in part if item.label in relabel]
+        for part in (train, val, test)
+    )
+
+
+def digest(items, image_dir: str) -> str:
+    """Return the sha256 of a list of Datum, independent of where the data lie.
+
+    One line an item: path relative to ``image_dir``, label, class name, joined by tabs.
+    """
+    lines = (f"{fewshot_cache.relative(item.impath, image_dir)}\t{item.label}\t{item.classname}" for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
