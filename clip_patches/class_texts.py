@@ -1,0 +1,125 @@
+"""From class names to sentences, and from sentences to frozen text features."""
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Dict, List, Sequence, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoders import embed_tokens, encode_text
+from .loading import tokenize
+
+# Stands in for written class descriptions where the user has none.
+TEMPLATES = (
+    "a photo of a {}.",
+    "a picture of the {}.",
+    "a close-up of a {}.",
+    "a clear image of a {}.",
+    "a blurry image of a {}.",
+    "a drawing of a {}.",
+    "a small {} in a picture.",
+    "a large {} in a picture.",
+    "this is a {}.",
+    "an example of a {}.",
+)
+
+
+def readable(classname: str) -> str:
+    """Turn a class name of a data set into words."""
+    return classname.replace("_", " ")
+
+
+def fill(template: str, classnames: Sequence[str]) -> List[str]:
+    """Put class names into a template with one ``{}``."""
+    return [template.format(readable(name)) for name in classnames]
+
+
+def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEMPLATES) -> List[List[str]]:
+    """Write every template for every class; one list a class."""
+    return [[t.format(readable(name)) for t in templates] for name in classnames]
+
+
+def read_descriptions(path: Union[str, Path], dataset: str, classnames: Sequence[str]) -> List[List[str]]:
+    """Read class descriptions from a JSON of the form ``{class name with spaces: [sentence, ...]}``.
+
+    Args:
+        path: The file, or a folder of files named ``<data set>_prompt.json``.
+        dataset: Name of the data set, to find the file in a folder.
+        classnames: Classes in order.
+
+    Returns:
+        The sentences of each class, in the order of ``classnames``.
+
+    Raises:
+        FileNotFoundError: No such file or folder, or no file for this data set in the folder.
+        ValueError: Not such a JSON, or classes without a description (named, with the closest keys).
+    """
+    path = Path(path).expanduser()
+    file = _file_for(path, dataset) if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"class descriptions {path} do not exist; give a JSON file or a folder of them, or leave the "
+                                "option empty to use templates")
+    try:
+        table: Dict[str, List[str]] = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(table, dict) or not all(_is_sentences(v) for v in table.values()):
+        raise ValueError(f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class")
+    names = [readable(name) for name in classnames]
+    missing = [name for name in names if name not in table]
+    if missing:
+        hints = "; ".join(f"{m!r} (closest: {', '.join(difflib.get_close_matches(m, table, 2, 0.3)) or 'none'})"
+                          for m in missing[:10])
+        raise ValueError(f"{file} has no description for {len(missing)} of {len(names)} classes: {hints}"
+                         f"{' ...' if len(missing) > 10 else ''}")
+    return [table[name] for name in names]
+
+
+@torch.no_grad()
+def text_features(clip: nn.Module, sentences: Sequence[Sequence[str]], batch: int = 256) -> Tensor:
+    """Average the frozen text features of each class's sentences.
+
+    Args:
+        clip: Stock CLIP.
+        sentences: One list of sentences a class.
+        batch: Sentences encoded at a time.
+
+    Returns:
+        Means of the *un-normalised* features, (C, d); normalise them before use as targets.
+    """
+    flat = [s for group in sentences for s in group]
+    tokens = tokenize(flat)
+    features = torch.cat([encode_text(clip, embed_tokens(clip, t)) for t in tokens.split(batch)])
+    groups = features.split([len(group) for group in sentences])
+    return torch.stack([group.mean(dim=0) for group in groups])
+
+
+@torch.no_grad()
+def class_anchors(clip: nn.Module, sentences: Sequence[Sequence[str]]) -> Tensor:
+    """Unit-length frozen text features of the classes, fp32, (C, d)."""
+    return F.normalize(text_features(clip, sentences).float(), dim=-1)
+
+
+def _is_sentences(value) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(s, str) and s for s in value)
+
+
+def _file_for(folder: Path, dataset: str) -> Path:
+    """Find a data set's file in a folder; official names shorten some data sets (``caltech_prompt.json``)."""
+    def key(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    files = {key(re.sub(r"_prompts?$", "", f.stem)): f for f in sorted(folder.glob("*.json"))}
+    wanted = key(dataset)
+    if wanted in files:
+        return files[wanted]
+    close = [f for stem, f in files.items() if stem and (wanted.startswith(stem) or wanted.endswith(stem))]
+    if len(close) == 1:
+        return close[0]
+    raise FileNotFoundError(f"{folder} holds no single description file for data set {dataset}; it has "
+                            f"{', '.join(f.name for f in files.values()) or 'no .json file'}. Name the file itself")

@@ -1,0 +1,157 @@
+"""The one place that imports CLIP: by name, by path, or the small embedded one; precision and device."""
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from pathlib import Path
+from typing import Dict, Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = ("fp32", "amp", "fp16", "bf16")
+EMBEDDED = "tiny"
+WAY_OUT = (f"use the embedded one (MODEL.BACKBONE.NAME {EMBEDDED}; BACKBONE={EMBEDDED} for the scripts), an OpenAI name, or "
+           "the path of a local CLIP checkpoint")
+
+
+def import_clip():
+    """Import OpenAI's ``clip``.
+
+    Raises:
+        ImportError: It is not installed, or the installed ``clip`` is PyPI's unrelated clipboard tool.
+    """
+    how = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        try:
+            clip = importlib.import_module("clip")
+        except ModuleNotFoundError as error:
+            raise ImportError(f"CLIP is not importable ({error}); {how}") from error
+    if not hasattr(clip, "tokenize") or not hasattr(clip, "available_models"):
+        raise ImportError(f"the installed package 'clip' ({getattr(clip, '__file__', '?')}) is not OpenAI's CLIP but another "
+                          f"project of that name; remove it (pip uninstall clip) and {how}")
+    importlib.import_module("clip.model")
+    return clip
+
+
+def tokenize(texts) -> Tensor:
+    """Tokenise sentences with CLIP's tokenizer.
+
+    Returns:
+        Token ids, padded with 0, (C, 77).
+
+    Raises:
+        ValueError: A sentence is longer than CLIP's context.
+    """
+    try:
+        return import_clip().tokenize(list(texts)).long()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; shorten the class name or the sentence") from error
+
+
+def load_clip(name: str, precision: str = "fp32", device: Union[str, torch.device] = "cpu",
+              download_root: Optional[str] = None) -> nn.Module:
+    """Load a frozen CLIP in eval mode.
+
+    Args:
+        name: ``tiny`` for the embedded model, an OpenAI name such as ``ViT-B/16`` (downloaded on first use), or the path of a
+            JIT archive or state dict.
+        precision: ``fp32``; ``amp`` (fp32 weights, to be run under autocast); ``fp16`` or ``bf16`` weights as OpenAI's own
+            conversion does it (layer norms and embeddings stay fp32).
+        device: Where the model is to live.
+        download_root: Folder of downloaded weights; default ``~/.cache/clip``.
+
+    Returns:
+        ``clip.model.CLIP``, no parameter requiring a gradient. Torch's random state is left as it was.
+
+    Raises:
+        ValueError: Unknown name or precision, or a file that holds no CLIP.
+        FileNotFoundError: A path that does not exist.
+        ConnectionError: The weights could not be downloaded.
+    """
+    check_precision(precision)
+    state_dict = _state_dict(name, download_root)
+    clip_model = importlib.import_module(".model", import_clip().__name__)
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights that are overwritten at once
+        try:
+            model = clip_model.build_model(dict(state_dict))
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{name} does not hold the weights of an OpenAI CLIP: {str(error)[:300]}; {WAY_OUT}") from error
+    model.requires_grad_(False)
+    return set_precision(model.float().to(device).eval(), precision)
+
+
+def check_precision(precision: str) -> None:
+    """Raise ``ValueError`` unless ``precision`` is one of :data:`PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; allowed are {', '.join(PRECISIONS)}")
+
+
+def set_precision(model: nn.Module, precision: str) -> nn.Module:
+    """Cast a fp32 CLIP in place to the weights that a precision mode runs on, and return it."""
+    check_precision(precision)
+    if precision in ("fp16", "bf16"):
+        importlib.import_module(".model", import_clip().__name__).convert_weights(model)
+    if precision == "bf16":
+        for p in model.parameters():
+            if p.dtype == torch.float16:
+                p.data = p.data.to(torch.bfloat16)
+    return model
+
+
+def autocast(precision: str, device: torch.device):
+    """Context of the forward pass: fp16 autocast on a GPU, bf16 on a CPU when ``precision`` is ``amp``; else nothing."""
+    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision == "amp")
+
+
+def _state_dict(name: str, download_root: Optional[str]) -> Dict[str, Tensor]:
+    if name == EMBEDDED:
+        from .embedded_clip import embedded_state_dict
+        return embedded_state_dict()
+    clip = import_clip()
+    path = Path(os.path.expandvars(name)).expanduser()
+    if name in clip.available_models():
+        path = _download(name, download_root)
+    elif not path.is_file():
+        looks_like_path = os.sep in name or path.suffix in (".pt", ".pth", ".bin")
+        kind = FileNotFoundError if looks_like_path and not name.startswith(("ViT-", "RN")) else ValueError
+        raise kind(f"CLIP backbone {name!r} is neither a file nor a known name; {WAY_OUT}. "
+                   f"OpenAI's names: {', '.join(clip.available_models())}")
+    return read_weights(path)
+
+
+def read_weights(path: Union[str, Path]) -> Dict[str, Tensor]:
+    """Read CLIP's weights from a JIT archive (as OpenAI publishes them) or a saved state dict.
+
+    Raises:
+        ValueError: The file is neither, or it is truncated.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.*")
+            return torch.jit.load(str(path), map_location="cpu").state_dict()
+    except RuntimeError:
+        pass  # not a JIT archive: a state dict
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different type for every way in which a file can be broken
+        raise ValueError(f"{path} is not a CLIP checkpoint, or it is truncated: {str(error).splitlines()[0][:200]}; "
+                         "delete it and fetch it again") from error
+    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else weights
+    if not isinstance(weights, dict) or "text_projection" not in weights:
+        raise ValueError(f"{path} holds no CLIP state dict (no 'text_projection'); {WAY_OUT}")
+    return weights
+
+
+def _download(name: str, download_root: Optional[str]) -> Path:
+    clip_module = importlib.import_module("clip.clip")
+    root = download_root or os.path.expanduser("~/.cache/clip")
+    url = clip_module._MODELS[name]
+    try:
+        return Path(clip_module._download(url, root))
+    except (OSError, RuntimeError) as error:
+        raise ConnectionError(f"the weights of {name} could not be fetched from {url}: {error}. Put the file into {root} "
+                              f"yourself, or {WAY_OUT}") from error
