@@ -1,0 +1,377 @@
+"""Everything about a prompt-learning trainer that is Dassl-shaped, so that a method's file holds its method and nothing else."""
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from contextlib import contextmanager
+from typing import Dict, NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from dassl.engine import TrainerX
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import load_checkpoint
+from sklearn.metrics import f1_score, recall_score
+from torch import Tensor, nn
+
+from .. import measure
+from ..clip_patches import encoders
+from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
+from .checkpoints import Renames, find_checkpoint, learner_weights
+
+logger = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """A training batch on the device.
+
+    Attributes:
+        images: Views of the images, view-major (all first views, then all second ones), (views * B, 3, H, W).
+        labels: Their labels, (views * B,).
+        views: Random augmentations per image (DATALOADER.K_TRANSFORMS).
+        img0: The images without augmentation, (B, 3, H, W); None unless DATALOADER.RETURN_IMG0.
+        index: Their places in the training list, (B,), if the loader tells.
+    """
+
+    images: Tensor
+    labels: Tensor
+    views: int
+    img0: Optional[Tensor]
+    index: Optional[Tensor]
+
+
+def unit(features: Tensor) -> Tensor:
+    """Normalise features in fp32."""
+    return F.normalize(features.float(), dim=-1)
+
+
+class PromptTrainer(TrainerX):
+    """Train a learner around a frozen CLIP.
+
+    A method says its ``options``, builds a learner, computes ``text_features``, ``image_features`` and its ``losses``; methods
+    whose text depends on the image override ``classify`` instead.
+
+    Attributes:
+        options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
+        checkpoint_folder: Name under which the learner is registered, so also its folder below the output folder; the official one.
+        official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
+        official_ignored: Patterns of entries in official checkpoints that play no part.
+        clip: Stock CLIP, frozen, in eval mode. fp32 until the learner is built, then in the precision of the run.
+        learner: Holds all that is learned, in fp32; None for a method that learns nothing.
+    """
+
+    options: Dict[str, object] = {"PREC": "fp32"}
+    checkpoint_folder = "prompt_learner"
+    official_names: Renames = ()
+    official_ignored = ()
+
+    # ------------------------------------------------------------------ a method's own part
+    def build_learner(self) -> Optional[nn.Module]:
+        """Return the module that holds the method's parameters; ``self.clip`` is still fp32."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> Dict[str, Tensor]:
+        """Return the weighted terms of the objective by name; their sum is minimised."""
+        raise NotImplementedError
+
+    def text_features(self) -> Tensor:
+        """Return the normalised features of the classes, (C, d)."""
+        raise NotImplementedError
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return the normalised features of images, (B, d). Default: stock CLIP."""
+        return unit(encoders.encode_image(self.clip, images))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Return the logits of images, (B, C)."""
+        return self.logits(self.image_features(images), self.class_features())
+
+    def end_epoch(self) -> None:
+        """Do what a method does with the weights at the end of an epoch, before validation and checkpoint."""
+
+    # ------------------------------------------------------------------ construction
+    @property
+    def settings(self):
+        """The method's node of the config."""
+        return self.cfg.TRAINER[type(self).__name__.upper()]
+
+    @property
+    def classnames(self):
+        """Names of the classes in order of their labels."""
+        return self.dm.dataset.classnames
+
+    @property
+    def template(self) -> str:
+        """The data set's hand-written prompt."""
+        return getattr(self.dm.dataset, "template", "a photo of a {}.")
+
+    def check_cfg(self, cfg):
+        """Refuse what no method can run with."""
+        allowed = [p for p in PRECISIONS if p != "bf16"]
+        precision = cfg.TRAINER[type(self).__name__.upper()].PREC
+        if precision not in allowed:
+            raise ValueError(f"TRAINER.{type(self).__name__.upper()}.PREC is {precision!r}; allowed are {', '.join(allowed)}")
+
+    def build_data_loader(self):
+        """Load CLIP, fit the input size to it, then build the loaders."""
+        measure.reset_peak_memory(self.device)
+        self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
+        self._class_features, self._predicted, self._truth = None, [], []
+        self.precision = self.settings.PREC
+        self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)
+        size = (self.clip.visual.input_resolution,) * 2
+        if tuple(self.cfg.INPUT.SIZE) != size:
+            logger.info("INPUT.SIZE %s does not fit backbone %s: using %s", tuple(self.cfg.INPUT.SIZE),
+                        self.cfg.MODEL.BACKBONE.NAME, size)
+            self.cfg = self.cfg.clone()
+            self.cfg.defrost()
+            self.cfg.INPUT.SIZE = size
+            self.cfg.freeze()
+        super().build_data_loader()
+
+    def build_model(self):
+        """Build the learner, then put CLIP into the precision of the run."""
+        self.learner = self.build_learner()
+        set_precision(self.clip, self.precision)
+        self._check_ops()
+        self.scaler = None
+        if self.learner is None:
+            return
+        self.learner.float().to(self.device)
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            self._load_file(self.cfg.MODEL.INIT_WEIGHTS)
+        if self.device.type == "cuda" and self.precision == "amp":
+            self.scaler = torch.amp.GradScaler("cuda")
+        self.model = self.learner
+        self.optim = build_optimizer(self.learner, self.cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.register_model(self.checkpoint_folder, self.learner, self.optim, self.sched)
+        learned = sum(p.numel() for p in self.learner.parameters())
+        logger.info("%s learns %s parameters on a frozen %s, precision %s, on %s", type(self).__name__, f"{learned:,}",
+                    self.cfg.MODEL.BACKBONE.NAME, self.precision, measure.device_name(self.device))
+
+    def _check_ops(self):
+        """Fail early and clearly where a device lacks half-precision kernels."""
+        if self.precision != "fp16" or self.device.type == "cuda":
+            return
+        try:
+            with torch.no_grad():
+                encoders.encode_image(self.clip, torch.zeros(1, 3, *self.cfg.INPUT.SIZE))
+        except (RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"PREC fp16 cannot run on {self.device}: {error}; use PREC amp or fp32 there") from error
+
+    # ------------------------------------------------------------------ training
+    def train(self):
+        """Train and test; a method that learns nothing is only tested."""
+        if self.learner is None:
+            logger.info("%s learns nothing: testing it", type(self).__name__)
+            self.test()
+        else:
+            super().train()
+
+    def parse_batch_train(self, batch) -> Batch:
+        """Put a batch of Dassl's loader on the device, views concatenated."""
+        images = batch["img"] if isinstance(batch["img"], list) else [batch["img"]]
+        img0, index = batch.get("img0"), batch.get("index")
+        return Batch(images=torch.cat([i.to(self.device) for i in images]),
+                     labels=batch["label"].to(self.device).repeat(len(images)), views=len(images),
+                     img0=None if img0 is None else img0.to(self.device), index=index)
+
+    def forward_backward(self, batch) -> Dict[str, float]:
+        """Do one step of optimisation.
+
+        Raises:
+            FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are left as they were.
+        """
+        with autocast(self.precision, self.device):
+            terms = self.losses(self.parse_batch_train(batch))
+        loss = sum(terms.values())
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is not finite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
+                + ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
+                + ". Lower OPTIM.LR, or use PREC fp32")
+        if self.scaler is None:
+            self.model_backward_and_update(loss)
+        else:
+            self.model_zero_grad()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optim)
+            self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        summary = {"loss": value}
+        if len(terms) > 1:
+            summary.update({name: term.item() for name, term in terms.items()})
+        return {**summary, "acc": self.batch_accuracy}
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Return scaled cosine similarities in fp32.
+
+        Args:
+            image_features: Normalised, (B, d).
+            text_features: Normalised, (C, d), or (B, C, d) when they depend on the image.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            image_features, text_features = image_features.float(), text_features.float()
+            scale = self.clip.logit_scale.float().exp()
+            if text_features.dim() == 3:
+                return scale * torch.einsum("bd,bcd->bc", image_features, text_features)
+            return scale * image_features @ text_features.T
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy, and keep the batch's accuracy for the log."""
+        self.batch_accuracy = compute_accuracy(logits.detach(), labels)[0].item()
+        return F.cross_entropy(logits, labels)
+
+    def before_train(self):
+        """Resume if there is something to resume, and leave a record that training began."""
+        super().before_train()
+        self.status, self._began = "training", time.time()
+        self.write_result()
+
+    def after_epoch(self):
+        """Let the method handle its weights, then validate and save."""
+        self.end_epoch()
+        super().after_epoch()
+
+    def after_train(self):
+        """Test and write the finished record."""
+        self.seconds["train"] = time.time() - self._began
+        super().after_train()
+        self.status = "finished"
+        self.write_result()
+
+    # ------------------------------------------------------------------ evaluation
+    @contextmanager
+    def fixed_classes(self):
+        """Compute the classes' features once for all images classified inside the block."""
+        self._class_features = None
+        self._classes_fixed = True
+        try:
+            yield
+        finally:
+            self._class_features, self._classes_fixed = None, False
+
+    _classes_fixed = False
+
+    def class_features(self) -> Tensor:
+        """Return ``text_features()``, computed once inside :meth:`fixed_classes`."""
+        if not self._classes_fixed:
+            return self.text_features()
+        if self._class_features is None:
+            self._class_features = self.text_features()
+        return self._class_features
+
+    def model_inference(self, input):
+        """Return the logits of a batch of images, (B, C)."""
+        with autocast(self.precision, self.device):
+            logits = self.classify(input)
+        self._predicted.append(logits.argmax(dim=1).cpu())
+        return logits
+
+    def parse_batch_test(self, batch):
+        """Return images and labels on the device."""
+        images, labels = super().parse_batch_test(batch)
+        self._truth.append(labels.cpu())
+        return images, labels
+
+    @torch.no_grad()
+    def test(self, split: Optional[str] = None, **ignored) -> float:
+        """Evaluate on the test or validation images and write the record.
+
+        Args:
+            split: ``val`` or ``test``; default cfg.TEST.SPLIT.
+            ignored: Keywords of forks of Dassl.
+
+        Returns:
+            The first of the evaluator's results, the accuracy in percent.
+        """
+        began = time.time()
+        self._predicted, self._truth = [], []
+        with self.fixed_classes():
+            accuracy = super().test(split)
+        self.seconds["test"] += time.time() - began
+        predicted, truth = torch.cat(self._predicted).numpy(), torch.cat(self._truth).numpy()
+        self._predicted, self._truth = [], []
+        split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
+        labels = range(len(self.classnames))
+        recall = recall_score(truth, predicted, labels=labels, average=None, zero_division=0)
+        self.scores[split] = {
+            "accuracy": accuracy,
+            "macro_f1": 100 * f1_score(truth, predicted, labels=sorted(set(truth.tolist())), average="macro", zero_division=0),
+            "n": len(truth),
+            "per_class": {self.classnames[c]: round(100 * recall[c], 4) for c in labels if c in truth},
+        }
+        self.write_result()
+        return accuracy
+
+    # ------------------------------------------------------------------ files
+    def load_model(self, directory: str, epoch: Optional[int] = None):
+        """Load the learner's weights, ours or official, from a training run's folder.
+
+        Args:
+            directory: Output folder of the training run; empty loads nothing.
+            epoch: Default: the best model if one was kept, else the last.
+
+        Raises:
+            FileNotFoundError: No such checkpoint.
+            ValueError: It does not fit this method or its settings.
+        """
+        if not directory or self.learner is None:
+            print("No checkpoint is loaded: " + ("no folder is given" if self.learner is not None else "nothing is learned"))
+            return
+        self._load_file(find_checkpoint(directory, self.checkpoint_folder, epoch))
+
+    def _load_file(self, path):
+        checkpoint = load_checkpoint(str(path))
+        weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+        if not isinstance(weights, dict):
+            raise ValueError(f"{path} holds no state_dict")
+        self.learner.load_state_dict(learner_weights(weights, self.learner, self.clip, self.official_names,
+                                                     self.official_ignored, str(path)))
+        print(f"Loaded {self.checkpoint_folder} from {path} (epoch {checkpoint.get('epoch', '?')})")
+
+    def write_result(self):
+        """Write ``result.json`` into the output folder, atomically: what was run, on what, and what came out."""
+        scores = self.scores.get("test") or self.scores.get("val") or {}
+        dataset = self.dm.dataset
+        record = {
+            "status": self.status,
+            "trainer": type(self).__name__,
+            "dataset": self.cfg.DATASET.NAME,
+            "subsample": self.cfg.DATASET.SUBSAMPLE_CLASSES,
+            "shots": self.cfg.DATASET.NUM_SHOTS,
+            "seed": self.cfg.SEED,
+            "backbone": self.cfg.MODEL.BACKBONE.NAME,
+            "precision": self.precision,
+            "accuracy": scores.get("accuracy"),
+            "macro_f1": scores.get("macro_f1"),
+            "n_test": scores.get("n"),
+            "per_class": scores.get("per_class"),
+            "classnames": list(self.classnames),
+            "fewshot_digest": getattr(dataset, "fewshot_digest", None),
+            "epoch": self.epoch + 1 if self.status == "training" else self.max_epoch,
+            "learned_parameters": 0 if self.learner is None else sum(p.numel() for p in self.learner.parameters()),
+            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "peak_memory_mb": round(measure.peak_memory_mb(self.device), 1),
+            "device": measure.device_name(self.device),
+            "versions": measure.versions(),
+            "commit": measure.commit(),
+            "config": json.loads(json.dumps(self.cfg, default=list)),
+        }
+        record.update(self.extra_results())
+        os.makedirs(self.output_dir, exist_ok=True)
+        path = os.path.join(self.output_dir, "result.json")
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=2)
+        os.replace(path + ".tmp", path)
+
+    def extra_results(self) -> dict:
+        """Return what a method adds to ``result.json``."""
+        return {}

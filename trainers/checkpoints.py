@@ -1,0 +1,87 @@
+"""Find a learner's checkpoint below a run's folder, and fit its weights to the learner: ours or the official layout."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple
+
+from torch import Tensor, nn
+
+Renames = Sequence[Tuple[str, str]]
+
+# Where the official code keeps CLIP inside a checkpoint of the whole model.
+TOWERS = re.compile(r"^(prompt_learner\.)?(ZS_image_encoder|image_encoder|text_encoder)\.")
+# Buffers of the training classes, rebuilt for the classes at hand; and the copy of CLIP's temperature.
+REBUILT = re.compile(r"(^|\.)(token_prefix|token_suffix|logit_scale)$")
+
+
+def find_checkpoint(directory: str, folder: str, epoch: Optional[int] = None) -> Path:
+    """Return the path of a checkpoint.
+
+    Args:
+        directory: Output folder of the training run.
+        folder: Name of the model folder below it, e.g. ``prompt_learner``.
+        epoch: Epoch to load; default the best model, else the file that the folder's ``checkpoint`` names.
+
+    Raises:
+        FileNotFoundError: There is none; the message lists what is there.
+    """
+    root = Path(directory).expanduser()
+    here = root / folder
+    if not here.is_dir():
+        others = sorted(p.parent.name for p in root.glob("*/checkpoint"))
+        found = f"it holds checkpoints of another method, in {', '.join(others)}" if others else "it holds no checkpoint"
+        raise FileNotFoundError(f"{root} has no folder {folder}/ to load from: {found if root.is_dir() else 'it does not exist'}. "
+                                "Give --model-dir the output folder of a training run of the same trainer")
+    pointer = here / "checkpoint"
+    if epoch is not None:
+        path = here / f"model.pth.tar-{epoch}"
+    elif (here / "model-best.pth.tar").is_file() or not pointer.is_file():
+        path = here / "model-best.pth.tar"
+    else:
+        path = here / pointer.read_text().strip()
+    if not path.is_file():
+        there = ", ".join(sorted(p.name for p in here.glob("model*"))) or "no checkpoint"
+        raise FileNotFoundError(f"{path} does not exist; {here} holds {there}. Name an epoch with --load-epoch")
+    return path
+
+
+def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: nn.Module, renames: Renames = (),
+                    ignored: Iterable[str] = (), source: str = "checkpoint") -> Dict[str, Tensor]:
+    """Select and rename the weights of a learner.
+
+    Args:
+        state_dict: From our checkpoint (the learner alone) or an official one (often the whole model).
+        learner: What is to be loaded.
+        clip: Stock CLIP, whose own weights in the checkpoint are passed over.
+        renames: (pattern, replacement) pairs from official names to ours, tried in order on the whole name.
+        ignored: Patterns of official entries that play no part.
+        source: Name of the file, for errors.
+
+    Raises:
+        ValueError: Something is missing, something belongs to another method, or a shape differs.
+    """
+    wanted = {name: value for name, value in learner.state_dict().items()}
+    frozen = set(clip.state_dict()) | {name.split(".", 1)[1] for name in clip.state_dict() if name.startswith("visual.")}
+    found, foreign = {}, []
+    for name, value in state_dict.items():
+        new = next((re.sub(pattern, to, name) for pattern, to in renames if re.fullmatch(pattern, name)), name)
+        if new in wanted:
+            found[new] = value
+        elif REBUILT.search(name) or TOWERS.sub("", name) in frozen or any(re.fullmatch(i, name) for i in ignored):
+            continue
+        else:
+            foreign.append(name)
+    missing = sorted(set(wanted) - set(found))
+    if missing or foreign:
+        raise ValueError(f"{source} does not fit {type(learner).__name__}: "
+                         + "; ".join(f"{what} {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
+                                     for what, names in (("it lacks", missing), ("it also holds", sorted(foreign))) if names)
+                         + ". It was written by another method, or with other settings (prompt depth); use the same trainer "
+                           "and config as in training")
+    wrong = [f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"
+             for n in wanted if found[n].shape != wanted[n].shape]
+    if wrong:
+        raise ValueError(f"{source} does not fit: {'; '.join(wrong[:6])}. Use the same backbone, number of context tokens and "
+                         "(for class-specific contexts) the same classes as in training")
+    return {name: value.float() for name, value in found.items()}

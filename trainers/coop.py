@@ -1,0 +1,78 @@
+"""CoOp: a learned context in front of, around or behind the class name (Zhou et al., IJCV 2022)."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..clip_patches import encoders
+from ..clip_patches.loading import tokenize
+from ..clip_patches.class_texts import readable
+from .base import PromptTrainer, unit
+from .ivlp import context_from_words
+
+POSITIONS = ("end", "middle", "front")
+
+
+class Context(nn.Module):
+    """The context: (n, D) for all classes, or (C, n, D) for each."""
+
+    def __init__(self, ctx: Tensor):
+        super().__init__()
+        self.ctx = nn.Parameter(ctx.detach().float().clone())
+
+
+class CoOp(PromptTrainer):
+    """Learn the context of the class sentence by cross-entropy."""
+
+    options = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
+    official_names = ((r"prompt_learner\.ctx", "ctx"),)
+
+    def check_cfg(self, cfg):
+        """Refuse an unknown class token position or an empty context."""
+        super().check_cfg(cfg)
+        s = cfg.TRAINER.COOP
+        if s.CLASS_TOKEN_POSITION not in POSITIONS:
+            raise ValueError(f"TRAINER.COOP.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; allowed are {', '.join(POSITIONS)}")
+        if s.N_CTX < 1 and not s.CTX_INIT:
+            raise ValueError(f"TRAINER.COOP.N_CTX is {s.N_CTX}; at least 1 context token is needed")
+
+    def build_learner(self):
+        """The context starts from words, or from noise."""
+        s = self.settings
+        self.names = encoders.embed_tokens(self.clip, tokenize([f"{readable(name)}." for name in self.classnames]))
+        self.name_lengths = self.names.eot - 2  # between SOS and the full stop
+        width = self.clip.token_embedding.embedding_dim
+        if s.CTX_INIT:
+            ctx = context_from_words(self.clip, readable(s.CTX_INIT), len(readable(s.CTX_INIT).split(" ")))
+        else:
+            ctx = 0.02 * torch.randn(*([len(self.classnames)] if s.CSC else []), s.N_CTX, width)
+        return Context(ctx)
+
+    def text_features(self):
+        """See :meth:`PromptTrainer.text_features`."""
+        ctx, position = self.learner.ctx, self.settings.CLASS_TOKEN_POSITION
+        if position == "end" and ctx.dim() == 2:
+            return unit(encoders.encode_text(self.clip, self.names, [ctx]))
+        return unit(encoders.encode_text(self.clip, self.surround(ctx, position)))
+
+    def surround(self, ctx: Tensor, position: str) -> encoders.Sentences:
+        """Write the context around each class name.
+
+        Args:
+            ctx: (n, D) or (C, n, D).
+            position: Where the class name stands: ``end`` [ctx][name], ``middle`` [half ctx][name][half ctx], ``front`` [name][ctx].
+
+        Returns:
+            Sentences of T + n tokens.
+        """
+        x, eot, _ = self.names
+        n = ctx.shape[-2]
+        ctx = ctx.to(x.dtype).expand(len(x), -1, -1)
+        before = {"end": n, "middle": n // 2, "front": 0}[position]
+        rows = [torch.cat([x[i, :1], ctx[i, :before], x[i, 1:1 + k], ctx[i, before:], x[i, 1 + k:]])
+                for i, k in enumerate(self.name_lengths.tolist())]
+        return encoders.Sentences(torch.stack(rows), eot + n, 1)
+
+    def losses(self, batch):
+        """Cross-entropy."""
+        return {"ce": self.cross_entropy(self.classify(batch.images), batch.labels)}

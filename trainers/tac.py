@@ -1,0 +1,138 @@
+"""TAC: Task-Aware Clustering for Prompting Vision-Language Models (Hao et al., CVPR 2025)."""
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..clip_patches import encoders
+from ..clip_patches.attention import precontext_mask
+from ..clip_patches.class_texts import class_anchors, fill, read_descriptions, template_sentences
+from ..clip_patches.clustering import spherical_kmeans
+from ..clip_patches.loading import tokenize
+from .averaging import WeightAverage
+from .base import PromptTrainer, unit
+from .feature_cache import FeatureCache
+from .ivlp import IVLP, DeepPrompts, context_from_words
+
+logger = logging.getLogger(__name__)
+
+
+class TaskAwarePrompts(DeepPrompts):
+    """Deep prompts with the task-aware pre-context in front of them, in both towers.
+
+    Args:
+        centers: Task centres, unit length, (K, d). Fixed; they travel in the checkpoint.
+        clip, ctx, n_vision, depth_text, depth_vision: See :class:`DeepPrompts`.
+    """
+
+    def __init__(self, centers: Tensor, clip: nn.Module, ctx: Tensor, n_vision: int, depth_text: int, depth_vision: int):
+        super().__init__(clip, ctx, n_vision, depth_text, depth_vision)
+        self.register_buffer("centers", centers.clone())
+        self.to_text = nn.Linear(centers.shape[1], ctx.shape[1])
+        self.to_vision = nn.Linear(centers.shape[1], self.deep_vision[0].shape[1] if len(self.deep_vision) else 1)
+
+    def forward(self):
+        """Return ``[pre-context][prompts]`` of the text layers, each (K + n, D_t), and of the vision layers, each (K + n, D_v)."""
+        text, vision = super().forward()
+        pre_text, pre_vision = self.to_text(self.centers), self.to_vision(self.centers)
+        return [torch.cat([pre_text, p]) for p in text], [torch.cat([pre_vision, p]) for p in vision]
+
+
+class TAC(PromptTrainer):
+    """Prompt both towers with the cluster centres of the task's class texts."""
+
+    options = {"N_CTX_VISION": 5, "N_CTX_TEXT": 5, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12,
+               "PROMPT_DEPTH_TEXT": 12, "TEXT_LOSS_WEIGHT": 20, "IMAGE_LOSS_WEIGHT": 25,
+               "N_CENTERS": 5, "CENTERS_INIT": "random", "RECLUSTER": False, "DESCRIPTIONS": "",
+               "IMAGE_DROPOUT": 0.3, "TARGET_DROPOUT": 0.3}
+    checkpoint_folder = "VLPromptLearner"
+    official_names = (
+        (r"VPT_topk_t\.(\w+)", r"to_text.\1"),
+        (r"VPT_topk_v\.(\w+)", r"to_vision.\1"),
+        (r"topk", "centers"),
+        *IVLP.official_names,
+    )
+    official_ignored = (r"prompt_learner\.topk",)
+
+    def check_cfg(self, cfg):
+        """TAC needs the un-augmented image."""
+        super().check_cfg(cfg)
+        if not cfg.DATALOADER.RETURN_IMG0:
+            raise ValueError("TAC's image term needs the un-augmented image: set DATALOADER.RETURN_IMG0 True")
+
+    def build_learner(self):
+        """Cluster the class texts; write the class sentences (the prompts do not replace their words)."""
+        s = self.settings
+        if s.DESCRIPTIONS:
+            sentences = read_descriptions(s.DESCRIPTIONS, self.cfg.DATASET.NAME, self.classnames)
+        else:
+            sentences = template_sentences(self.classnames)
+            logger.info("TRAINER.TAC.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
+                        "written descriptions", len(sentences[0]))
+        self.text_anchors = class_anchors(self.clip, sentences)
+        centers = spherical_kmeans(self.text_anchors, min(s.N_CENTERS, len(sentences)), init=s.CENTERS_INIT)
+        ctx = context_from_words(self.clip, s.CTX_INIT, s.N_CTX_TEXT)
+        self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(s.CTX_INIT + " {}.", self.classnames)))
+        self.teacher = FeatureCache(len(self.dm.dataset.train_x))
+        return TaskAwarePrompts(centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
+
+    def before_train(self):
+        """Start the average of the epochs' weights."""
+        self.average = WeightAverage()
+        super().before_train()
+
+    def text_features(self):
+        """See :meth:`PromptTrainer.text_features`."""
+        return unit(encoders.encode_text(self.clip, self.sentences, self.learner()[0]))
+
+    def image_features(self, images):
+        """Features through dropout in training, normalised, (B, d)."""
+        prompts = self.learner()[1]
+        mask = None
+        if prompts:
+            patches = len(self.clip.visual.positional_embedding) - 1
+            n_centers = len(self.learner.centers)
+            mask = precontext_mask(patches, n_centers, len(prompts[0]) - n_centers, images.device)
+        features = encoders.encode_image(self.clip, images, prompts, mask).float()
+        return unit(F.dropout(features, self.settings.IMAGE_DROPOUT, self.learner.training))
+
+    def teacher_features(self, batch):
+        """Frozen features of the un-augmented images through their own dropout, repeated for the views, (views * B, d)."""
+        with torch.no_grad():
+            frozen = self.teacher(batch.index, lambda rows: encoders.encode_image(self.clip, batch.img0[rows]).float())
+        return unit(F.dropout(frozen, self.settings.TARGET_DROPOUT, self.learner.training)).repeat(batch.views, 1)
+
+    def losses(self, batch):
+        """Cross-entropy, and the distances of text and image features to the frozen ones."""
+        text, image = self.text_features(), self.image_features(batch.images)
+        target = self.teacher_features(batch)
+        return {
+            "ce": self.cross_entropy(self.logits(image, text), batch.labels),
+            "text": self.settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, self.text_anchors),
+            "image": self.settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, target),
+        }
+
+    def end_epoch(self):
+        """Average the weights over the epochs; the mean replaces them after the last."""
+        self.average.add(self.learner, 1 / self.max_epoch)
+        if self.epoch + 1 == self.max_epoch:
+            self.average.load_into(self.learner)
+
+    def trainer_state(self):
+        """What a resumed run needs beside the weights."""
+        return {"average": self.average.state_dict(), "teacher": self.teacher.state_dict()}
+
+    def load_trainer_state(self, state):
+        """Restore :meth:`trainer_state`."""
+        self.average.load_state_dict(state["average"])
+        self.teacher.load_state_dict(state["teacher"])
+
+    def load_model(self, directory, epoch=None):
+        """Load the training task's pre-context with the weights; RECLUSTER keeps the centres of the classes at hand."""
+        own = self.learner.centers.clone()
+        super().load_model(directory, epoch)
+        if self.settings.RECLUSTER:
+            self.learner.centers.copy_(own)
