@@ -25,7 +25,7 @@ setup(
     description="CLIP prompt learning by clustering (TAC, AttriPrompt) and its baselines, as trainers for Dassl and CoOp",
     license="MIT",
     author="clusterprompt contributors",
-    python_requires=">=3.9",
+    python_requires=">=3.10",
     packages=["clusterprompt"] + [f"clusterprompt.{name}" for name in FOLDERS],
     package_dir={"clusterprompt": "clusterprompt", **{f"clusterprompt.{name}": name for name in FOLDERS}},
     package_data={

@@ -73,9 +73,8 @@ class PromptDataset(DatasetBase):
             train, val = test, None
             if subsample != "all":
                 logger.info("%s is a test-only set: SUBSAMPLE_CLASSES %s has no effect", type(self).__name__, subsample)
-        else:
-            if num_shots >= 1:
-                train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
+        elif num_shots >= 1:
+            train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
 
         self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
         self.fewshot_digest = self.fewshot_digests["train"]
@@ -151,9 +150,9 @@ class PromptDataset(DatasetBase):
         cached = fewshot_cache.load(cache, train, val, self.image_dir)
         cached = (cached[0], sampled[1] if cached[1] is None else cached[1])
         same = [digest(ours, self.image_dir) for ours in sampled] == [digest(theirs, self.image_dir) for theirs in cached]
-        logger.info(
-            "Few-shot sample taken from %s; it %s the one that seed %d gives", cache, "equals" if same else "DIFFERS from", seed
-        )
+        verdict = "equals" if same else "DIFFERS from"
+        comparison = f"; it {verdict} the canonical sample of seed {seed}" if seed >= 0 else ""
+        logger.info("Few-shot sample taken from CoOp's cache %s%s", cache, comparison)
         return cached
 
 

@@ -1,0 +1,74 @@
+"""Put a run's config together, with errors that name the key, the file, and what was probably meant."""
+
+import difflib
+from pathlib import Path
+
+import yaml
+
+
+def merge_file(cfg, path):
+    """Merge a yaml file into ``cfg``.
+
+    Raises:
+        ValueError: It is no yaml, or holds a key that ``cfg`` lacks or a value of another type.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid yaml: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold 'KEY: value' lines, not {content!r}.")
+    known = set(keys(cfg))
+    for key in keys(content):
+        if key not in known:
+            raise ValueError(f"{unknown('config key', key, known)} It stands in {path}.")
+    try:
+        cfg.merge_from_file(str(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def merge_pairs(cfg, pairs):
+    """Merge ``[KEY, value, KEY, value, ...]``, as the command line ends with.
+
+    Raises:
+        ValueError: An odd number of words, an unknown key, or a value of another type.
+    """
+    if len(pairs) % 2:
+        raise ValueError(f"config keys and values must come in pairs, KEY VALUE KEY VALUE ...; given: {' '.join(pairs)}")
+    known = set(keys(cfg))
+    for key, value in zip(pairs[::2], pairs[1::2]):
+        if key not in known:
+            raise ValueError(unknown("config key", key, known))
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, TypeError, SyntaxError) as error:
+            current = get(cfg, key)
+            hint = f" Write {value}.0." if isinstance(current, float) and value.lstrip("-").isdigit() else ""
+            raise ValueError(f"{key} takes a {type(current).__name__} such as {current!r}, not {value!r}.{hint}") from error
+
+
+def keys(node, prefix: str = "") -> list:
+    """Return the dotted names of all values in a tree of dicts."""
+    found = []
+    for key, value in node.items():
+        found += keys(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+    return found
+
+
+def get(cfg, key: str):
+    """Return the value of a dotted name."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def unknown(what: str, name: str, known) -> str:
+    """Say that ``name`` is not known, and which one was probably meant."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    same_end = [other for other in known if other.split(".")[-1].lower() == name.split(".")[-1].lower()]
+    guess = (close or same_end or [None])[0]
+    meant = f" Did you mean '{guess}'?" if guess else ""
+    listed = f" Known: {', '.join(known)}." if len(known) <= 60 else ""
+    return f"unknown {what} '{name}'.{meant}{listed}"

@@ -1,0 +1,104 @@
+"""Find the trainers and data sets of this package and make them known to Dassl; extend its config by their options.
+
+Nothing is registered when a module is imported: inside somebody's CoOp checkout that would clash with the host's own ``CoOp`` or ``Caltech101``,
+or not, depending on which was imported first. `extend_cfg` runs when every import is done.
+"""
+
+import importlib
+import logging
+import pkgutil
+import sys
+
+from . import dassl_compat
+
+logger = logging.getLogger(__name__)
+
+
+def extend_cfg(cfg):
+    """See `clusterprompt.extend_cfg`."""
+    dassl_compat.prepare()
+    from dassl.data.datasets import DATASET_REGISTRY
+    from dassl.engine import TRAINER_REGISTRY
+    from yacs.config import CfgNode
+
+    speak_through_stdout()
+    methods = own_trainers()
+    for trainer in methods:
+        _register(TRAINER_REGISTRY, trainer, "trainer")
+    for dataset in own_datasets():
+        kept = _register(DATASET_REGISTRY, dataset, "data set")
+        if not hasattr(kept, "template"):  # the host's; our trainers read it from the data set
+            kept.template = dataset.template
+
+    frozen = cfg.is_frozen()
+    cfg.defrost()
+    cfg.DATASET.setdefault("SUBSAMPLE_CLASSES", "all")
+    for trainer in methods:
+        node = cfg.TRAINER.setdefault(trainer.__name__.upper(), CfgNode())
+        for key, value in trainer.options.items():
+            node.setdefault(key, value)
+    if frozen:
+        cfg.freeze()
+
+
+def own_trainers() -> list:
+    """Return the methods: subclasses of PromptTrainer that say their own ``options``."""
+    from .trainers.base import PromptTrainer
+
+    return [cls for cls in _classes_below("trainers", PromptTrainer) if "options" in vars(cls)]
+
+
+def own_datasets() -> list:
+    """Return the data sets: subclasses of PromptDataset that say their ``folder``."""
+    from .datasets.base import PromptDataset
+
+    return [cls for cls in _classes_below("datasets", PromptDataset) if cls.folder]
+
+
+def speak_through_stdout():
+    """Let this package's messages reach the console, unless somebody has set logging up.
+
+    Dassl's own messages are printed, and its log file is a tee of stdout; ours belong beside them.
+    """
+    ours = logging.getLogger(__package__)
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+    if not ours.hasHandlers():
+        ours.addHandler(_StdoutHandler())
+
+
+class _StdoutHandler(logging.StreamHandler):
+    """Writes to whatever ``sys.stdout`` is at that moment: Dassl's logger replaces it."""
+
+    def __init__(self):
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self):
+        return sys.stdout
+
+
+def _classes_below(folder: str, base: type) -> list:
+    """Return the public subclasses of ``base`` that the modules of ``clusterprompt.<folder>`` define, by module and place."""
+    package = importlib.import_module(f"{__package__}.{folder}")
+    found = []
+    for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        module = importlib.import_module(info.name)
+        for cls in vars(module).values():
+            defined_here = isinstance(cls, type) and issubclass(cls, base) and cls.__module__ == module.__name__
+            if defined_here and cls is not base and not cls.__name__.startswith("_"):
+                found.append(cls)
+    return found
+
+
+def _register(registry, cls: type, kind: str) -> type:
+    """Register ``cls`` under its name unless the name is taken; return the class that has the name."""
+    name = cls.__name__
+    if name not in registry.registered_names():
+        registry.register(cls)
+        return cls
+    holder = registry.get(name)
+    if holder is not cls:
+        logger.info("The %s %s of %s is already registered and stays; clusterprompt's is not used", kind, name, holder.__module__)
+    return holder
