@@ -1,7 +1,9 @@
 """A small picture data set and a small trainer, written against the public names only."""
 import os
 
+import dassl
 import numpy as np
+import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -83,3 +85,13 @@ def toy_cfg(root, output_dir, *pairs):
     cfg.merge_from_list(list(pairs))
     cfg.freeze()
     return cfg
+
+
+# What only the toolbox promises; the other tests also hold for Dassl.pytorch, given by PYTHONPATH.
+toolbox_only = pytest.mark.skipif(getattr(dassl, "IMPLEMENTATION", None) != "toolbox", reason="Dassl.pytorch is active")
+
+
+def environment():
+    """Return the variables for a process that imports this module."""
+    here = os.path.dirname(__file__)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
