@@ -218,8 +218,8 @@ def find_file(path: str) -> str:
         if candidate.is_file():
             return str(candidate)
     folder = (CHECKOUT / path).parent
-    near = ", ".join(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else ""
-    raise FileNotFoundError(f"config file not found: {path}.{f' {folder} holds: {near}.' if near else ''}")
+    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml")))
+    raise FileNotFoundError(f"config file not found: {path}.{f' {folder} holds {near}.' if near else ''}")
 
 
 def environment(cfg) -> str:
@@ -244,7 +244,7 @@ def fail(error: BaseException, with_traceback: bool):
     if text.startswith("Caught "):  # from a data loader's worker, wrapped in its traceback
         text = text.strip().splitlines()[-1]
     print(f"error: {text}", file=sys.stderr)
-    raise SystemExit(2) from None
+    raise SystemExit(2) from error
 
 
 def _is_within(path: str, folder: str) -> bool:

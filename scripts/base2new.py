@@ -1,0 +1,146 @@
+"""Train a method on the base half of a data set's classes, test it on that half, then on the new half.
+
+Settings come from configs/trainers/<TRAINER>/<CFG>.yaml and configs/datasets/<dataset>.yaml, then from the environment:
+
+    DATA      folder of the data sets             default: data
+    BACKBONE  tiny, an OpenAI name, or a file     default: the yaml's; tiny for the embedded data sets
+    EPOCHS    OPTIM.MAX_EPOCH                     default: the yaml's
+    SHOTS     training images a class             default: 16
+    CFG       name of the trainer's yaml          default: basetonovel
+    OUTPUT    folder of all results               default: output
+
+then from options of train.py (--resume, --overwrite, KEY VALUE ...). Output folders are those of the CoOp family:
+OUTPUT/base2new/{train_base,test_new}/<dataset>/shots_<SHOTS>/<TRAINER>/<CFG>/seed<SEED>.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from clusterprompt import run_folder
+from tabulate import tabulate
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+EMBEDDED = "shapes"
+
+
+def load_train():
+    """Import train.py by its path; its folder stays off sys.path, where `datasets` and `trainers` would shadow others'."""
+    spec = importlib.util.spec_from_file_location("clusterprompt_train", CHECKOUT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(argv=None) -> dict:
+    """Run both halves and print base, new and their harmonic mean.
+
+    Returns:
+        ``{"base": ..., "new": ..., "hm": ...}`` in percent.
+
+    Raises:
+        SystemExit: Code 2, after a message, if a run cannot start.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--trainer", required=True)
+    parser.add_argument("--dataset", required=True, help="name of a yaml in configs/datasets")
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training run")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier runs")
+    args, passed_on = parser.parse_known_args(argv)
+    train = load_train()
+    try:
+        base, new = run_halves(train, args, passed_on)
+    except SystemExit as stop:
+        if isinstance(stop.__cause__, (FileNotFoundError, ConnectionError)) and not args.dataset.startswith(EMBEDDED):
+            print(
+                f"No data or weights at hand? This needs neither: bash scripts/{door(args.trainer)}/base2new_train.sh {EMBEDDED} 1",
+                file=sys.stderr,
+            )
+        raise
+    hm = harmonic_mean(base, new)
+    row = [args.trainer, args.dataset, args.seed, base, new, hm]
+    print(tabulate([row], headers=["trainer", "dataset", "seed", "base", "new", "HM"], floatfmt=".2f"))
+    return {"base": base, "new": new, "hm": hm}
+
+
+def run_halves(train, args, passed_on) -> tuple:
+    """Run what is not finished yet; return the two accuracies."""
+    base_folder, new_folder = folders(args.trainer, args.dataset, args.seed)
+    common = common_options(args)
+    base_options = [flag for flag in ("--resume", "--overwrite") if getattr(args, flag[2:])]
+    base_args = [*common, "--output-dir", base_folder, *base_options, *passed_on, "DATASET.SUBSAMPLE_CLASSES", "base"]
+    refuse_other_settings(train, base_args, args.overwrite)
+    trained = train.main(base_args)
+
+    # What a new training run replaces, an older test of it must not survive.
+    again = ["--overwrite"] if args.overwrite or trained is not None else []
+    new_args = [*common, "--output-dir", new_folder, "--eval-only", *again, *passed_on, "DATASET.SUBSAMPLE_CLASSES", "new"]
+    if run_folder.holds_models(base_folder):
+        new_args[-2:-2] = ["--model-dir", base_folder]
+    refuse_other_settings(train, new_args, bool(again))
+    train.main(new_args)
+    return tuple(run_folder.read_result(folder)["accuracy"] for folder in (base_folder, new_folder))
+
+
+def refuse_other_settings(train, argv, overwrite: bool):
+    """End with a message if a finished run lies where this one would, but with other settings: its numbers are not those asked for."""
+    args = train.build_parser().parse_intermixed_args(argv)
+    if overwrite or run_folder.state(args.output_dir) != "finished":
+        return
+    try:
+        cfg = train.make_cfg(args)
+    except train.USER_ERRORS as error:
+        train.fail(error, args.traceback)
+    changed = run_folder.changed_settings(run_folder.read_result(args.output_dir), cfg)
+    if changed:
+        train.fail(
+            ValueError(
+                f"{args.output_dir} holds a finished run of other settings ({'; '.join(changed[:8])}). "
+                "Replace it: --overwrite. Keep both: OUTPUT=<another folder>."
+            ),
+            args.traceback,
+        )
+
+
+def common_options(args) -> list:
+    """Return the words of train.py's command line that both halves share."""
+    cfg = os.environ.get("CFG") or "basetonovel"
+    backbone = os.environ.get("BACKBONE") or ("tiny" if args.dataset.startswith(EMBEDDED) else "")
+    options = ["--trainer", args.trainer, "--seed", str(args.seed)]
+    options += ["--dataset-config-file", f"configs/datasets/{args.dataset}.yaml"]
+    options += ["--config-file", f"configs/trainers/{args.trainer}/{cfg}.yaml"]
+    if backbone:
+        options += ["--backbone", backbone]
+    values = ["DATASET.NUM_SHOTS", os.environ.get("SHOTS") or "16"]
+    if os.environ.get("EPOCHS"):
+        values += ["OPTIM.MAX_EPOCH", os.environ["EPOCHS"]]
+    return options + values
+
+
+def folders(trainer: str, dataset: str, seed: int) -> tuple:
+    """Return the output folders of the two halves."""
+    output = Path(os.environ.get("OUTPUT") or default_output())
+    tail = Path(dataset, f"shots_{os.environ.get('SHOTS') or 16}", trainer, os.environ.get("CFG") or "basetonovel", f"seed{seed}")
+    return tuple(str(output / "base2new" / half / tail) for half in ("train_base", "test_new"))
+
+
+def default_output() -> str:
+    """Return the checkout's output folder, in the shortest way to write it."""
+    return "output" if Path.cwd() == CHECKOUT else str(CHECKOUT / "output")
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """Return the harmonic mean of two accuracies; 0 if both are 0."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def door(trainer: str) -> str:
+    """Return the folder of a trainer's scripts."""
+    return {"ZeroshotCLIP": "zsclip"}.get(trainer, trainer.lower())
+
+
+if __name__ == "__main__":
+    main()
