@@ -94,6 +94,12 @@ class PromptTrainer(TrainerX):
         """Do what a method does with the weights at the end of an epoch, before validation and checkpoint."""
 
     # ------------------------------------------------------------------ construction
+    def __init__(self, cfg):
+        self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
+        self._classes_fixed, self._class_features = False, None
+        self._predicted, self._truth = [], []
+        super().__init__(cfg)
+
     @property
     def settings(self):
         """The method's node of the config."""
@@ -119,8 +125,6 @@ class PromptTrainer(TrainerX):
     def build_data_loader(self):
         """Load CLIP, fit the input size to it, then build the loaders."""
         measure.reset_peak_memory(self.device)
-        self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
-        self._class_features, self._predicted, self._truth = None, [], []
         self.precision = self.settings.PREC
         self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)
         size = (self.clip.visual.input_resolution,) * 2
@@ -257,8 +261,6 @@ class PromptTrainer(TrainerX):
             yield
         finally:
             self._class_features, self._classes_fixed = None, False
-
-    _classes_fixed = False
 
     def class_features(self) -> Tensor:
         """Return ``text_features()``, computed once inside :meth:`fixed_classes`."""

@@ -77,12 +77,8 @@ class TAC(PromptTrainer):
         ctx = context_from_words(self.clip, s.CTX_INIT, s.N_CTX_TEXT)
         self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(s.CTX_INIT + " {}.", self.classnames)))
         self.teacher = FeatureCache(len(self.dm.dataset.train_x))
-        return TaskAwarePrompts(centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
-
-    def before_train(self):
-        """Start the average of the epochs' weights."""
         self.average = WeightAverage()
-        super().before_train()
+        return TaskAwarePrompts(centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
 
     def text_features(self):
         """See :meth:`PromptTrainer.text_features`."""

@@ -1,0 +1,267 @@
+"""Measure a trainer's step and test against the plain path, at the size of a real CLIP with random weights.
+
+    python scripts/benchmark.py --trainer TAC --classes 50 200 1000 --batch 8 8 2 --geometry ViT-B/16
+
+The plain path is what the tests compare with (clip_patches/plain.py): all 77 text positions, every token of every layer computed,
+nothing kept between steps. Both paths run in turn in one process on the same inputs; the fastest of the repeats counts. Where the
+plain path's text graph would not fit the memory (``--plain-chunk``), it runs in chunks of classes whose forward pass is repeated in
+the backward pass; the time of the repeated part is measured and taken off, and no peak memory is quoted.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import sys
+import time
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from tabulate import tabulate
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+import clusterprompt
+from clusterprompt import measure
+from clusterprompt.clip_patches import encoders, plain
+from clusterprompt.clip_patches.loading import import_clip
+
+# embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
+GEOMETRIES = {
+    "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
+    "ViT-B/16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
+    "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
+    "small": (128, 64, 3, 192, 16, 77, 49408, 128, 2, 3),
+}
+WORDS = "cat house river stone garden summer bridge night paper market window forest silver engine letter mountain".split()
+
+
+def main(argv=None):
+    """Run the benchmark and print its table."""
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    peak = matmul_peak()
+    print(f"{args.trainer}, {args.geometry} with random weights, {args.prec}, {args.threads} threads; "
+          f"matmul peak {peak / 1e9:.0f} GFLOP/s; fastest of {args.repeats}", flush=True)
+    rows, records = [], []
+    for classes, batch in zip(args.classes, args.batch):
+        trainer = build(args, classes, batch)
+        for what, run in (("step", Step(trainer, args, batch)), ("test", Test(trainer, args))):
+            record = compare(what, run, args, classes, batch, peak)
+            records.append(record)
+            rows.append([record[k] for k in ("what", "classes", "images", "plain s", "fast s", "ratio", "plain CPU-s", "fast CPU-s",
+                                             "CPU ratio", "plain MB", "fast MB", "memory", "of peak", "max diff")])
+            print(f"  done: {what} at {classes} classes, {record['ratio']}x", flush=True)
+    headers = ["what", "classes", "images", "plain s", "fast s", "ratio", "plain CPU-s", "fast CPU-s", "CPU ratio", "plain MB",
+               "fast MB", "memory", "of peak", "max diff"]
+    print(tabulate(rows, headers=headers))
+    print("'memory' is the peak above what the process held before, fast to plain; 'of peak' the fast path's share of the matmul peak;\n"
+          "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits (test: scale 100)")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump({"arguments": vars(args), "rows": records}, file, indent=2)
+
+
+def parse_args(argv):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainer", default="TAC")
+    parser.add_argument("--classes", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 8, 2], help="images per step, one number for each of --classes")
+    parser.add_argument("--views", type=int, default=None, help="views of an image; default 4 for TAC, else 1")
+    parser.add_argument("--test-images", type=int, default=16)
+    parser.add_argument("--geometry", choices=GEOMETRIES, default="ViT-B/16")
+    parser.add_argument("--prec", default="fp32")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--plain-chunk", type=int, default=400, help="most classes in one text graph of the plain path")
+    parser.add_argument("--json", help="also write the rows to this file")
+    args = parser.parse_args(argv)
+    if len(args.batch) == 1:
+        args.batch = args.batch * len(args.classes)
+    if len(args.batch) != len(args.classes):
+        parser.error(f"--batch has {len(args.batch)} numbers for {len(args.classes)} class counts; give one, or one for each")
+    args.views = args.views or (4 if args.trainer == "TAC" else 1)
+    return args
+
+
+def matmul_peak(size: int = 3072) -> float:
+    """Measure the machine's fp32 matmul rate, FLOP/s."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best = min(timed(lambda: a @ b)[0] for _ in range(6))
+    return 2 * size ** 3 / best
+
+
+def class_names(count: int):
+    """Make names of one to three words, and one of eight, as in ImageNet."""
+    names = [" ".join(WORDS[(i * 7 + j * (3 + i // 16)) % 16] for j in range(1 + i % 3)) for i in range(count)]
+    names[count // 2] = " ".join(WORDS[:8])
+    return names
+
+
+def random_clip(geometry: str):
+    """Build a CLIP of a given size whose activations stay in a sane range."""
+    import_clip()
+    from clip.model import CLIP
+
+    torch.manual_seed(0)
+    clip = CLIP(*GEOMETRIES[geometry]).float().eval().requires_grad_(False)
+    clip.logit_scale.data.fill_(4.6052)  # ln 100, as trained
+    return clip
+
+
+def build(args, classes: int, batch: int):
+    """Construct the trainer over a random CLIP and made-up class names, without any data set."""
+    from dassl.config import get_cfg_default
+    from dassl.engine import TRAINER_REGISTRY
+
+    cfg = get_cfg_default()
+    clusterprompt.extend_cfg(cfg)
+    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = args.trainer, args.geometry, True
+    cfg.OPTIM.NAME, cfg.USE_CUDA, cfg.VERBOSE = "sgd", False, False
+    node = cfg.TRAINER[args.trainer.upper()]
+    node.PREC = args.prec
+    for key in node:
+        if key.startswith("PROMPT_DEPTH"):
+            node[key] = min(node[key], len(random_clip(args.geometry).transformer.resblocks)) if args.geometry == "small" else node[key]
+
+    def build_data_loader(self):
+        self.precision, self.clip = self.settings.PREC, random_clip(args.geometry)
+        self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=class_names(classes), train_x=[None] * batch))
+        self.lab2cname = dict(enumerate(class_names(classes)))
+
+    torch.manual_seed(0)
+    registered = TRAINER_REGISTRY.get(args.trainer)
+    with contextlib.redirect_stdout(sys.stderr):
+        trainer = type(args.trainer, (registered,), {"build_data_loader": build_data_loader})(cfg)
+    trainer.num_batches, trainer.batch_idx = 10 ** 9, 0
+    return trainer
+
+
+class Step:
+    """One training step without the optimiser's update, so that both paths see the same weights."""
+
+    def __init__(self, trainer, args, batch):
+        size = trainer.clip.visual.input_resolution
+        torch.manual_seed(1)
+        self.trainer, self.images = trainer, batch * args.views
+        views = [torch.randn(batch, 3, size, size) for _ in range(args.views)]
+        self.batch = {"img": views if args.views > 1 else views[0], "label": torch.arange(batch) % len(trainer.classnames),
+                      "img0": torch.randn(batch, 3, size, size), "index": torch.arange(batch)}
+
+    def __call__(self, keep: bool):
+        """Return loss and gradients; ``keep`` lets the trainer use what it keeps between steps."""
+        batch = dict(self.batch) if keep else {k: v for k, v in self.batch.items() if k != "index"}
+        self.trainer.set_model_mode("train")
+        torch.manual_seed(2)  # the same dropout on both paths
+        with mock.patch.object(self.trainer, "model_update"):
+            loss = self.trainer.forward_backward(batch)["loss"]
+        return torch.tensor(loss), torch.cat([p.grad.flatten() for p in self.trainer.learner.parameters() if p.grad is not None])
+
+    def difference(self, fast, slow) -> float:
+        """Largest relative difference of loss and gradients."""
+        return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(fast, slow))
+
+
+class Test:
+    """The evaluation of a small test set in one batch, the classes' text features included."""
+
+    def __init__(self, trainer, args):
+        size = trainer.clip.visual.input_resolution
+        torch.manual_seed(3)
+        self.trainer, self.images, self.inputs = trainer, args.test_images, torch.randn(args.test_images, 3, size, size)
+
+    @torch.no_grad()
+    def __call__(self, keep: bool):
+        """Return the logits."""
+        self.trainer.set_model_mode("eval")
+        with self.trainer.fixed_classes():
+            return (self.trainer.model_inference(self.inputs),)
+
+    def difference(self, fast, slow) -> float:
+        """Largest absolute difference of logits."""
+        return float((fast[0] - slow[0]).abs().max())
+
+
+def compare(what, run, args, classes, batch, peak) -> dict:
+    """Run both paths in turn and put the figures of merit together."""
+    discount = Discount()
+    slow_text = chunked(plain.encode_text, args.plain_chunk, discount) if what == "step" and classes > args.plain_chunk else plain.encode_text
+    slow = contextlib.ExitStack, [mock.patch.object(encoders, "encode_text", slow_text),
+                                  mock.patch.object(encoders, "encode_image", plain.encode_image)]
+    results = {"plain": [], "fast": []}
+    for _ in range(args.repeats):
+        for path in ("plain", "fast"):
+            with slow[0]() as stack:
+                for patch in slow[1] if path == "plain" else []:
+                    stack.enter_context(patch)
+                discount.reset()
+                release_memory()
+                held = resident_mb()
+                measure.reset_peak_memory(torch.device("cpu"))
+                wall, cpu, out = timed(lambda: run(keep=path == "fast"))
+                memory = measure.peak_memory_mb(torch.device("cpu")) - held
+                results[path].append((wall - discount.wall, cpu - discount.cpu, memory, out))
+    best = {path: [min(r[i] for r in runs) for i in range(3)] for path, runs in results.items()}
+    with FlopCounterMode(display=False) as counter:
+        run(keep=True)
+    chunky = slow_text is not plain.encode_text
+    (pw, pc, pm), (fw, fc, fm) = best["plain"], best["fast"]
+    return {"what": what, "classes": classes, "images": run.images, "plain s": round(pw, 2), "fast s": round(fw, 2),
+            "ratio": round(pw / fw, 2), "plain CPU-s": round(pc, 2), "fast CPU-s": round(fc, 2), "CPU ratio": round(pc / fc, 2),
+            "plain MB": "-" if chunky else round(pm), "fast MB": round(fm), "memory": "-" if chunky else round(fm / pm, 2),
+            "of peak": f"{counter.get_total_flops() / fw / peak:.0%}",
+            "max diff": f"{run.difference(results['fast'][-1][3], results['plain'][-1][3]):.1e}"}
+
+
+class Discount:
+    """Time that a chunked plain path spends on the forward pass it has to do twice."""
+
+    def reset(self):
+        """Start anew."""
+        self.wall = self.cpu = 0.0
+
+
+def chunked(encode_text, size, discount):
+    """Let an encoder take its classes in chunks that keep no graph, counting the time of the first forward pass."""
+    def encode(clip, sentences, prompts=(), *args, **kwargs):
+        def part(embeddings, eot, *prompts):
+            return encode_text(clip, encoders.Sentences(embeddings, eot, 1), prompts, *args, **kwargs)
+
+        out = []
+        for embeddings, eot in zip(sentences.embeddings.split(size), sentences.eot.split(size)):
+            wall, cpu, features = timed(lambda: checkpoint(part, embeddings, eot, *prompts, use_reentrant=False))
+            discount.wall, discount.cpu = discount.wall + wall, discount.cpu + cpu
+            out.append(features)
+        return torch.cat(out, dim=-2)
+
+    return encode
+
+
+def timed(function):
+    """Return wall seconds, CPU seconds and the result of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    out = function()
+    return time.perf_counter() - wall, time.process_time() - cpu, out
+
+
+def resident_mb() -> float:
+    """Resident memory of this process, MiB (0 where /proc is missing)."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2 ** 20
+    except OSError:
+        return 0.0
+
+
+def release_memory():
+    """Give freed memory back to the system, so that peaks of one path do not show in the other."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Make a small data set in Caltech101's layout, a small CLIP on disk, and trainers over both."""
+import json
+import re
+
+import numpy as np
+import torch
+from PIL import Image
+
+CLASSES = [("Faces", "face"), ("Leopards", "leopard"), ("Motorbikes", "motorbike"), ("accordion", "accordion"), ("airplanes", "airplane"),
+           ("anchor", "anchor"), ("car_side", "car_side"), ("ceiling_fan", "ceiling_fan"), ("dollar_bill", "dollar_bill"),
+           ("electric_guitar", "electric_guitar"), ("grand_piano", "grand_piano"), ("sea_horse", "sea_horse"), ("stop_sign", "stop_sign"),
+           ("water_lilly", "water_lilly"), ("yin_yang", "yin_yang")]
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+
+
+def write_data(root, per_split=(4, 2, 2)):
+    """Write JPEG files of noise around a colour of the class, and the split file."""
+    rng = np.random.default_rng(0)
+    folder = root / "caltech-101"
+    split = {"train": [], "val": [], "test": []}
+    for label, (name, classname) in enumerate(CLASSES):
+        (folder / "101_ObjectCategories" / name).mkdir(parents=True)
+        colour = rng.uniform(60, 200, 3)
+        parts = [part for part, count in zip(split, per_split) for _ in range(count)]
+        for i, part in enumerate(parts):
+            path = f"{name}/image_{i:04d}.jpg"
+            pixels = np.clip(colour + rng.normal(0, 30, (48, 40, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "101_ObjectCategories" / path)
+            split[part].append([path, label, classname])
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    return root
+
+
+def config(trainer, data, backbone, output, *pairs):
+    """A frozen config of a short run on the small data."""
+    import clusterprompt
+    from dassl.config import get_cfg_default
+
+    cfg = get_cfg_default()
+    clusterprompt.extend_cfg(cfg)
+    cfg.merge_from_list([
+        "DATASET.NAME", "Caltech101", "DATASET.ROOT", str(data), "DATASET.NUM_SHOTS", 4, "DATASET.SUBSAMPLE_CLASSES", "base", "SEED", 1,
+        "OUTPUT_DIR", str(output), "TRAINER.NAME", trainer, "MODEL.BACKBONE.NAME", str(backbone), "USE_CUDA", False, "VERBOSE", False,
+        "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "INPUT.SIZE", (64, 64), "INPUT.INTERPOLATION", "bicubic",
+        "INPUT.PIXEL_MEAN", [float(m) for m in MEAN.flatten()], "INPUT.PIXEL_STD", [float(s) for s in STD.flatten()],
+        "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"), "OPTIM.NAME", "sgd", "OPTIM.MAX_EPOCH", 2,
+        "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "OPTIM.LR", 0.0025])
+    node = cfg.TRAINER[trainer.upper()]
+    node.PREC = "fp32"
+    for key in node:
+        if key.startswith("PROMPT_DEPTH"):
+            node[key] = 2
+    if trainer == "TAC":
+        cfg.merge_from_list(["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True])
+    cfg.merge_from_list(list(pairs))
+    cfg.freeze()
+    return cfg
+
+
+def build(*args, **kwargs):
+    """Seed and construct a trainer; arguments as for :func:`config`."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    cfg = config(*args, **kwargs)
+    set_random_seed(cfg.SEED)
+    return build_trainer(cfg)
+
+
+def rename(trainer, weights):
+    """Give recorded weights the learner's names."""
+    def new(name):
+        return next((re.sub(pattern, to, name) for pattern, to in trainer.official_names if re.fullmatch(pattern, name)), name)
+
+    return {new(name): value for name, value in weights.items()}
+
+
+def decode(images):
+    """uint8 images as the loader delivers them."""
+    return images.float().div(255).sub(MEAN).div(STD)
