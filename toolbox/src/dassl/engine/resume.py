@@ -13,6 +13,8 @@ from ..utils import atomic_path
 from ..utils.checkpoints import safe_load
 
 FILE = "resume_state.pt"
+_ANEW = ("weights, optimiser and schedule go on; random generators, the best validation result, the gradient scaler and "
+         "the trainer's own state start anew")
 
 
 def save_resume_state(trainer, directory: str, epoch: int) -> None:
@@ -50,13 +52,11 @@ def load_resume_state(trainer, directory: str, epoch: int) -> bool:
     """
     path = os.path.join(directory, FILE)
     if not os.path.isfile(path):
-        print(f"No {path}: weights, optimiser and schedule are resumed, random generators and the best validation "
-              f"result start anew")
+        print(f"No {path}: {_ANEW}")
         return False
     state = safe_load(path)
     if state["epoch"] != epoch:
-        print(f"{path} is of epoch {state['epoch']}, the checkpoint of epoch {epoch}: random generators and the best "
-              f"validation result start anew")
+        print(f"{path} is of epoch {state['epoch']}, the checkpoint of epoch {epoch}: {_ANEW}")
         return False
     trainer.best_result = state["best_result"]
     if state["scaler"] is not None and getattr(trainer, "scaler", None) is not None:
