@@ -2,6 +2,9 @@
 
 Runs 3 methods x 3 seeds, 16 shots, each by scripts/base2new.py in a process of its own, and prints one table. What is finished is kept: a
 second call shows the same numbers at once, an interrupted one goes on; --fresh runs all of it again.
+
+The processes run side by side, one thread each: with models this small that is faster than several threads a run, and the numbers do not depend
+on how many cores there are.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +25,11 @@ from tabulate import tabulate
 DATASET = "shapes"
 SHOTS = 16
 SEEDS = (1, 2, 3)
-# Method, epochs (None: it learns nothing), seconds that a run takes on two cores (a first guess, corrected as the demo goes).
+# Method, epochs (None: it learns nothing), seconds that a run takes on one core (a first guess, corrected as the demo goes).
 METHODS = (("ZeroshotCLIP", None, 10), ("CoOp", 20, 35), ("TAC", 10, 60))
 # Small pictures are read faster than worker processes start; fp32 gives the same numbers whatever the CPU can do with bf16.
 SETTINGS = ("DATALOADER.NUM_WORKERS", "0")
+MOST_JOBS = 4  # half a GB each
 COLUMNS = ("trainer", "base", "new", "HM", "seconds", "peak MB")
 
 
@@ -46,16 +51,7 @@ def main(argv=None):
     if len(todo) < len(runs):
         print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already and kept; --fresh runs them again.")
     if todo:
-        print(f"{len(todo)} runs, about {minutes(sum(run[2] for run in todo))}. Their logs: {output}")
-    pace = 1.0
-    for i, (trainer, epochs, guess, seed) in enumerate(todo):
-        left = pace * sum(run[2] for run in todo[i:])
-        print(f"[{i + 1}/{len(todo)}] {trainer}, seed {seed} (about {minutes(left)} to go) ...", end=" ", flush=True)
-        began = time.time()
-        run_one(trainer, epochs, seed, args.fresh, output)
-        pace = (time.time() - began) / guess
-        record = read_record(trainer, seed)
-        print(f"base {record['base']:.1f}, new {record['new']:.1f}, HM {record['hm']:.1f}")
+        run_all(todo, args.fresh, output)
 
     records = [read_record(trainer, seed) for trainer, _, _, seed in runs]
     rows = [summary(trainer, [r for r in records if r["trainer"] == trainer]) for trainer, _, _ in METHODS]
@@ -67,18 +63,48 @@ def main(argv=None):
     write(output, rows, records)
 
 
-def run_one(trainer, epochs, seed, fresh, output):
-    """Run one method and seed in a process of its own; end with its messages if it fails."""
+def run_all(todo, fresh: bool, output: Path):
+    """Run methods and seeds side by side, and say what is done and how long the rest will take."""
+    jobs = max(1, min(len(todo), available_cores(), MOST_JOBS))
+    guess = {(trainer, seed): seconds for trainer, _, seconds, seed in todo}
+    print(f"{len(todo)} runs, {jobs} at a time, about {minutes(sum(guess.values()) / jobs)}. Their logs: {output}")
+    began, left, done = time.time(), dict(guess), 0
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(run_one, trainer, epochs, seed, fresh): (trainer, seed) for trainer, epochs, _, seed in todo}
+        for future in as_completed(waiting):
+            error = future.result()
+            if error:
+                pool.shutdown(cancel_futures=True)
+                fail(*waiting[future], error, output)
+            trainer, seed = waiting[future]
+            done += 1
+            left.pop((trainer, seed))
+            pace = (time.time() - began) / (sum(guess.values()) - sum(left.values()))
+            record = read_record(trainer, seed)
+            numbers = f"base {record['base']:.1f}, new {record['new']:.1f}, HM {record['hm']:.1f}"
+            print(f"  [{done}/{len(todo)}] {trainer}, seed {seed}: {numbers}" + (f"; {minutes(pace * sum(left.values()))} to go" if left else ""))
+
+
+def run_one(trainer, epochs, seed, fresh) -> str:
+    """Run one method and seed in a process of its own; return what it said on stderr if it failed, else nothing."""
     command = [sys.executable, str(CHECKOUT / "scripts" / "base2new.py"), "--trainer", trainer, "--dataset", DATASET, "--seed", str(seed)]
     command += ["--overwrite" if fresh else "--resume", *SETTINGS, f"TRAINER.{trainer.upper()}.PREC", "fp32"]
-    environment = {**os.environ, "EPOCHS": str(epochs or "")}
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        print("failed")
-        print(done.stderr.strip()[-3000:], file=sys.stderr)
-        if "other settings" in done.stderr:
-            print(f"The runs in {output} are of another version of the demo: --fresh runs it again.", file=sys.stderr)
-        raise SystemExit(done.returncode)
+    environment = {**os.environ, "EPOCHS": str(epochs or ""), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return (ended.stderr.strip() or f"it ended with code {ended.returncode}") if ended.returncode else ""
+
+
+def fail(trainer, seed, error: str, output: Path):
+    """Show why a run failed, and end."""
+    print(f"{trainer}, seed {seed} failed:\n{error[-3000:]}", file=sys.stderr)
+    if "other settings" in error:
+        print(f"The runs in {output} are of another version of the demo: bash scripts/demo.sh --fresh runs it again.", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_finished(trainer, seed) -> bool:

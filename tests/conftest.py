@@ -1,0 +1,78 @@
+"""What the tests share: a small data set in Caltech101's layout, a small random CLIP, configs."""
+
+import json
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # the models are tiny; threads would only wait for each other
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CLASSES = (("Faces", "face"), ("airplanes", "airplane"), ("anchor", "anchor"), ("stop_sign", "stop_sign"), ("yin_yang", "yin_yang"))
+SIZES = {"train": 6, "val": 5, "test": 3}
+
+
+def write_caltech(root: Path) -> Path:
+    """Write 5 classes of noise, 6 / 5 / 3 images each, in Caltech101's layout; return ``root``."""
+    folder = root / "caltech-101"
+    draw = random.Random(0)
+    split = {name: [] for name in SIZES}
+    for label, (directory, classname) in enumerate(CLASSES):
+        (folder / "101_ObjectCategories" / directory).mkdir(parents=True)
+        numbers = list(range(1, sum(SIZES.values()) + 1))
+        draw.shuffle(numbers)
+        colour = tuple(draw.randrange(40, 215) for _ in range(3))
+        for name, size in SIZES.items():
+            for _ in range(size):
+                path = f"{directory}/image_{numbers.pop():04d}.jpg"
+                noise = Image.effect_noise((24, 20), 60).convert("RGB")
+                Image.blend(noise, Image.new("RGB", noise.size, colour), 0.6).save(folder / "101_ObjectCategories" / path)
+                split[name].append([path, label, classname])
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    return root
+
+
+@pytest.fixture(scope="session")
+def caltech_root(tmp_path_factory):
+    """A data root with a small Caltech101; not to be changed."""
+    return write_caltech(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def own_caltech_root(tmp_path):
+    """A data root with a small Caltech101 that the test may damage."""
+    return write_caltech(tmp_path / "own data")
+
+
+@pytest.fixture(scope="session")
+def clip_file(tmp_path_factory):
+    """A CLIP with random weights: 32 px, 2 layers, width 64; enough to run everything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from clip.model import CLIP
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIP(
+            embed_dim=32, image_resolution=32, vision_layers=2, vision_width=64, vision_patch_size=16,
+            context_length=77, vocab_size=49408, transformer_width=64, transformer_heads=1, transformer_layers=2,
+        )
+    path = tmp_path_factory.mktemp("clip") / "random.pt"
+    torch.save(model.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture
+def cfg_for(caltech_root):
+    """A function that makes the config of a data set: ``cfg_for(root=..., shots=..., seed=..., subsample=...)``."""
+    from dassl.config import get_cfg_default
+
+    def make(root=caltech_root, shots=-1, seed=1, subsample="all"):
+        cfg = get_cfg_default()
+        cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subsample, seed
+        return cfg
+
+    return make
