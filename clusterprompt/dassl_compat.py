@@ -14,11 +14,11 @@ only calls that do not choose for themselves; the trainers of this package do, a
 Nothing is done for the stand-in in ``toolbox/``, which needs none of this.
 """
 
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import sys
-import types
 from pathlib import Path
 
 WAY_OUT = (
@@ -80,4 +80,6 @@ def _restore_numpy_int():
 
 def _stand_in_for(name: str):
     """Put an empty module in the place of ``name``, unless it is imported already."""
-    sys.modules.setdefault(name, types.ModuleType(name))
+    if name not in sys.modules:
+        # With a spec, because others ask for it: find_spec() fails on a module that has none.
+        sys.modules[name] = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader=None))
