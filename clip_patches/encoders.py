@@ -55,7 +55,7 @@ def embed_tokens(clip: nn.Module, tokens: Tensor, skip: int = 0) -> Sentences:
     differs = (tokens != tokens[:1]).any(dim=0)
     common = int(differs.int().argmax()) if bool(differs.any()) else tokens.shape[1]
     shared = max(1, min(common, int(eot.min())))
-    return Sentences(clip.token_embedding(tokens).type(clip.dtype), eot, shared)
+    return Sentences(clip.token_embedding(tokens), eot, shared)
 
 
 def encode_image(clip: nn.Module, images: Tensor, prompts: Sequence[Tensor] = (), mask: Optional[Tensor] = None) -> Tensor:
@@ -113,6 +113,7 @@ def encode_text(clip: nn.Module, sentences: Sentences, prompts: Sequence[Tensor]
     """
     blocks = clip.transformer.resblocks
     x, eot, shared = sentences
+    x = x.type(clip.dtype)
     prompts = _as_prompts(prompts, x, blocks, "text")
     inserted = prompts[0].shape[-2] if len(prompts) else 0
     length = x.shape[1] + inserted

@@ -29,6 +29,7 @@ def encode_text(clip: nn.Module, sentences: Sentences, prompts: Sequence[Tensor]
                 mask: Optional[Tensor] = None, budget_mb: int = 0) -> Tensor:
     """See :func:`encoders.encode_text`; ``budget_mb`` is not used."""
     x, eot, _ = sentences
+    x = x.type(clip.dtype)
     if len(prompts) and prompts[0].dim() == 3:
         return torch.stack([encode_text(clip, sentences, [p[i] for p in prompts], slot, mask)
                             for i in range(len(prompts[0]))])

@@ -1,0 +1,161 @@
+"""The prompted forward against stock CLIP, and against the plain path: values and gradients."""
+import pytest
+import torch
+
+from clusterprompt.clip_patches import encoders, plain
+from clusterprompt.clip_patches.attention import causal_mask, precontext_mask
+from clusterprompt.clip_patches.loading import tokenize
+
+NAMES = ["a photo of a cat.", "a photo of a very long dog name indeed.", "a photo of a big bus.", "a photo of a catfish."]
+TOKENS, PATCHES, VISION, TEXT = 4, 16, 192, 128
+CLOSE = dict(rtol=1e-4, atol=1e-5)
+
+
+def random_prompts(depth, images, width, seed=0):
+    """One leaf tensor a layer, shared or per image."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (TOKENS, width) if images is None else (images, TOKENS, width)
+    return [torch.randn(shape, generator=generator).requires_grad_() for _ in range(depth)]
+
+
+def assert_same(fast, slow, parameters):
+    """Compare values, and gradients of a random projection of them."""
+    torch.testing.assert_close(fast, slow, **CLOSE)
+    weight = torch.randn(fast.shape, generator=torch.Generator().manual_seed(1))
+    if parameters:
+        for a, b in zip(*(torch.autograd.grad((out * weight).sum(), parameters) for out in (fast, slow))):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_no_prompts_is_stock_clip(clip):
+    """The frozen teacher is the same function: any slip in the embedding, order or projection shows."""
+    images, tokens = torch.randn(3, 3, 64, 64), tokenize(NAMES)
+    torch.testing.assert_close(encoders.encode_image(clip, images), clip.encode_image(images), **CLOSE)
+    torch.testing.assert_close(encoders.encode_text(clip, encoders.embed_tokens(clip, tokens)), clip.encode_text(tokens), **CLOSE)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("images", [None, 3])
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_vision_against_plain(clip, depth, images, masked):
+    """A wrong overwrite, flow after the last prompted layer, mask row or CLS-only last layer shows."""
+    x, prompts = torch.randn(3, 3, 64, 64), random_prompts(depth, images, VISION)
+    mask = precontext_mask(PATCHES, TOKENS - 1, 1) if masked and depth else None
+    assert_same(encoders.encode_image(clip, x, prompts, mask), plain.encode_image(clip, x, prompts, mask), prompts)
+
+
+@pytest.mark.parametrize("slot", [1, 2, 5, 6, 7])
+@pytest.mark.parametrize("images", [None, 3])
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_text_against_plain(clip, depth, images, slot):
+    """A wrong cut, shared prefix, position or slot shows; slots 6 and 7 lie behind the words that all classes share."""
+    sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(depth, images, TEXT)
+    assert sentences.shared == 5
+    assert_same(encoders.encode_text(clip, sentences, prompts, slot), plain.encode_text(clip, sentences, prompts, slot), prompts)
+
+
+@pytest.mark.parametrize("images", [None, 2])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_text_with_any_mask(clip, depth, images):
+    """A mask under which the shared words see the class words must not take the shared path."""
+    sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(depth, images, TEXT)
+    length = sentences.embeddings.shape[1] + TOKENS
+    mask = (torch.rand(length, length, generator=torch.Generator().manual_seed(3)) > 0.4) | torch.eye(length, dtype=torch.bool)
+    out = encoders.encode_text(clip, sentences, prompts, 1, mask)
+    assert_same(out, plain.encode_text(clip, sentences, prompts, 1, mask), prompts)
+    assert (out - encoders.encode_text(clip, sentences, prompts)).abs().max() > 1e-3, "the mask had no effect"
+
+
+def test_text_with_a_mask_that_keeps_the_prefix_apart(clip):
+    """A causal mask with holes runs on the shared path: its rows and columns must be reordered with the tokens."""
+    sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(2, 2, TEXT)
+    length = sentences.embeddings.shape[1] + TOKENS
+    mask = causal_mask(length) & ((torch.rand(length, length, generator=torch.Generator().manual_seed(3)) > 0.3)
+                                  | torch.eye(length, dtype=torch.bool))
+    assert_same(encoders.encode_text(clip, sentences, prompts, 1, mask), plain.encode_text(clip, sentences, prompts, 1, mask), prompts)
+
+
+def test_towers_of_different_depth(uneven_clip):
+    """The depth that counts is the tower's own."""
+    sentences, prompts = encoders.embed_tokens(uneven_clip, tokenize(NAMES)), random_prompts(2, None, TEXT)
+    assert_same(encoders.encode_text(uneven_clip, sentences, prompts), plain.encode_text(uneven_clip, sentences, prompts), prompts)
+    with pytest.raises(ValueError, match="3 text layers .* has 2"):
+        encoders.encode_text(uneven_clip, sentences, random_prompts(3, None, TEXT))
+
+
+def test_one_class_and_equal_sentences(clip):
+    """With nothing that differs, the shared words must still leave EOT to the class."""
+    for names in (NAMES[:1], [NAMES[0]] * 3):
+        sentences, prompts = encoders.embed_tokens(clip, tokenize(names)), random_prompts(2, None, TEXT)
+        assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
+
+
+def test_learned_embeddings_get_gradients(clip):
+    """Contexts of each class are put into the sentence itself; the gradient must reach them."""
+    sentences = encoders.embed_tokens(clip, tokenize(NAMES))
+    words = sentences.embeddings[:, 1:].clone().requires_grad_()  # SOS is the same for all and not learned
+    x = torch.cat([sentences.embeddings[:, :1], words], dim=1)
+    fast, slow = (f(clip, encoders.Sentences(x, sentences.eot, 1)) for f in (encoders.encode_text, plain.encode_text))
+    assert_same(fast, slow, [words])
+
+
+@pytest.mark.parametrize("images", [None, 3])
+def test_chunks_of_classes_change_nothing(clip, images):
+    """Evaluation in chunks of one class must give what one piece gives."""
+    sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(2, images, TEXT)
+    with torch.no_grad():
+        whole, pieces = (encoders.encode_text(clip, sentences, prompts, budget_mb=mb) for mb in (256, 0))
+    torch.testing.assert_close(pieces, whole, **CLOSE)
+
+
+def test_skipped_words(clip):
+    """Prompts that replace the first words: the words go, the positions of what follows close up."""
+    sentences = encoders.embed_tokens(clip, tokenize(NAMES), skip=4)
+    bare = encoders.embed_tokens(clip, tokenize([name.removeprefix("a photo of a ") for name in NAMES]))
+    torch.testing.assert_close(sentences.embeddings, bare.embeddings)
+    assert sentences.eot.tolist() == bare.eot.tolist()
+
+
+def test_only_prompts_get_gradients(clip):
+    """CLIP stays frozen: no graph over its weights."""
+    prompts = random_prompts(2, None, VISION)
+    encoders.encode_image(clip, torch.randn(2, 3, 64, 64), prompts).sum().backward()
+    assert all(p.grad is None for p in clip.parameters()) and all(p.grad is not None for p in prompts)
+
+
+def test_half_precision_follows_single(weights):
+    """Prompts are fp32 whatever CLIP's precision; bf16 carries 8 bits."""
+    from clusterprompt.clip_patches.loading import load_clip
+
+    single, half = load_clip(str(weights)), load_clip(str(weights), "bf16")
+    x, prompts = torch.randn(2, 3, 64, 64), random_prompts(2, None, VISION)
+    a, b = (encoders.encode_image(c, x, prompts) for c in (single, half))
+    assert b.dtype == torch.bfloat16
+    assert torch.cosine_similarity(a, b.float()).min() > 0.99
+
+
+def test_resnet_takes_no_visual_prompts(resnet_clip):
+    """A ResNet tower works without prompts and refuses them in words."""
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(encoders.encode_image(resnet_clip, images), resnet_clip.encode_image(images))
+    with pytest.raises(ValueError, match="ResNet"):
+        encoders.encode_image(resnet_clip, images, random_prompts(1, None, VISION))
+
+
+@pytest.mark.parametrize("prompts, message", [
+    ([torch.zeros(4, VISION)] * 4, "4 visual layers .* has 3"),
+    ([torch.zeros(4, VISION), torch.zeros(5, VISION)], "must all be"),
+    ([torch.zeros(4, 7)], "must all be"),
+])
+def test_prompts_that_do_not_fit(clip, prompts, message):
+    """Wrong shapes and depths are named."""
+    with pytest.raises(ValueError, match=message):
+        encoders.encode_image(clip, torch.zeros(1, 3, 64, 64), prompts)
+
+
+def test_text_longer_than_the_context(clip):
+    """Insertion must not push EOT out of the 77 positions silently."""
+    sentences = encoders.embed_tokens(clip, tokenize(["word " * 70]))
+    encoders.encode_text(clip, sentences, [torch.zeros(5, TEXT)])
+    with pytest.raises(ValueError, match="78 is above CLIP's context of 77"):
+        encoders.encode_text(clip, sentences, [torch.zeros(6, TEXT)])
