@@ -10,13 +10,14 @@ import argparse
 import io
 import os
 import platform
+import re
 import sys
 import traceback
 import warnings
 from pathlib import Path
 
 import clusterprompt
-from clusterprompt import config, dassl_compat, run_folder
+from clusterprompt import config, dassl_compat, registration, run_folder
 
 CHECKOUT = Path(__file__).resolve().parent
 # What bad input raises: said in one line. Anything else is a fault of the program, and keeps its traceback.
@@ -49,6 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv=None) -> argparse.Namespace:
+    """Parse a command line; options and KEY VALUE pairs may come in any order."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for i, word in enumerate(words[:-1]):
+        following = words[i + 1]
+        if word == "--resume" and re.fullmatch(r"[A-Z][A-Z0-9_]*(\.\w+)+", following) and not os.path.isdir(following):
+            words[i] = "--resume="  # what follows is a config key, not a folder
+    args = build_parser().parse_intermixed_args(words)
+    args.resume = True if args.resume == "" else args.resume
+    return args
+
+
 def main(argv=None):
     """Run one command line.
 
@@ -61,10 +74,8 @@ def main(argv=None):
     Raises:
         SystemExit: Code 2, after one line on stderr, for anything that the user can put right.
     """
-    args = build_parser().parse_intermixed_args(argv)
-    if isinstance(args.resume, str) and not os.path.isdir(args.resume) and args.resume.split(".")[0].isupper():
-        args.opts.insert(0, args.resume)  # "--resume OPTIM.MAX_EPOCH 5": a config key, not a folder
-        args.resume = True
+    args = parse(argv)
+    stop_speaking = registration.speak_through_stdout(always=True)
     console = sys.stdout
     try:
         return run(args)
@@ -78,6 +89,7 @@ def main(argv=None):
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
+        stop_speaking()
         log, sys.stdout = sys.stdout, console
         if log is not console and getattr(log, "file", None):
             log.file.close()

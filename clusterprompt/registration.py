@@ -55,16 +55,23 @@ def own_datasets() -> list:
     return [cls for cls in _classes_below("datasets", PromptDataset) if cls.folder]
 
 
-def speak_through_stdout():
-    """Let this package's messages reach the console, unless somebody has set logging up.
+def speak_through_stdout(always: bool = False):
+    """Let this package's messages reach the console: Dassl's own are printed, and its log file is a tee of stdout.
 
-    Dassl's own messages are printed, and its log file is a tee of stdout; ours belong beside them.
+    Args:
+        always: Also where somebody has set logging up, who decides otherwise.
+
+    Returns:
+        A function that takes this back.
     """
     ours = logging.getLogger(__package__)
     if ours.level == logging.NOTSET:
         ours.setLevel(logging.INFO)
-    if not ours.hasHandlers():
-        ours.addHandler(_StdoutHandler())
+    if ours.handlers or (ours.hasHandlers() and not always):
+        return lambda: None
+    handler = _StdoutHandler()
+    ours.addHandler(handler)
+    return lambda: ours.removeHandler(handler)
 
 
 class _StdoutHandler(logging.StreamHandler):

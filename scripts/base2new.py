@@ -87,7 +87,7 @@ def run_halves(train, args, passed_on) -> tuple:
 
 def refuse_other_settings(train, argv, overwrite: bool):
     """End with a message if a finished run lies where this one would, but with other settings: its numbers are not those asked for."""
-    args = train.build_parser().parse_intermixed_args(argv)
+    args = train.parse(argv)
     if overwrite or run_folder.state(args.output_dir) != "finished":
         return
     try:
