@@ -286,5 +286,8 @@ def test_damaged_picture_is_named(cfg, tmp_path, workers, damage):
     c = cfg("DATALOADER.NUM_WORKERS", workers)
     loader = build_data_loader(c, data_source=data, batch_size=1, tfm=build_transform(c), is_train=False)
     with pytest.raises(FileNotFoundError if damage == "missing" else OSError, match="bad.png") as caught:
-        next(iter(loader))
+        iterator = iter(loader)
+        next(iterator)
+    if workers:
+        iterator._shutdown_workers()  # left to the garbage collector, torch waits 5 s for each after an error
     assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)

@@ -32,7 +32,16 @@ def test_registry():
         registry.register(Large)
     registry.register(type("Large", (), {}), force=True)
     assert registry.get("Large") is not Large
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="small"):
+        registry.get("small")
+
+
+@toolbox_only
+def test_registry_names_the_closest():
+    """Fault: KeyError: 'small', and no list."""
+    registry = Registry("THING")
+    registry.register(type("Small", (), {}))
+    with pytest.raises(KeyError, match=r"'small' is not registered in THING. Did you mean 'Small'\? Registered: \['Small'\]"):
         registry.get("small")
 
 
@@ -130,7 +139,7 @@ def test_log_is_a_good_stdout(tmp_path, capfd):
 @pytest.mark.parametrize("end", ["os._exit(3)", "sys.stdout.flush(); sys.stdout.close(); os._exit(3)"])
 def test_log_survives_os_exit(tmp_path, end):
     """Fault: a buffered log is empty when a trainer ends by os._exit, and its result is lost."""
-    code = f"import os, sys; from dassl.utils.logger import setup_logger; setup_logger({str(tmp_path)!r}); print('* accuracy: 75.0%'); {end}"
+    code = f"import os, sys, dassl.utils; dassl.utils.setup_logger({str(tmp_path)!r}); print('* accuracy: 75.0%'); {end}"
     assert subprocess.run([sys.executable, "-c", code], env=environment(), stdout=subprocess.DEVNULL).returncode == 3
     assert (tmp_path / "log.txt").read_text() == "* accuracy: 75.0%\n"
 

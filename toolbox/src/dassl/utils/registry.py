@@ -41,8 +41,8 @@ class Registry:
         """
         if name not in self._obj_map:
             names = self.registered_names()
-            hint = f"; did you mean {get_most_similar_str_to_a_from_b(name, names)!r}?" if names else ";"
-            raise KeyError(f"{name!r} is not registered in {self._name}{hint} It has {names}")
+            hint = f" Did you mean {get_most_similar_str_to_a_from_b(name, names)!r}?" if names else ""
+            raise KeyError(f"{name!r} is not registered in {self._name}.{hint} Registered: {names}")
         return self._obj_map[name]
 
     def registered_names(self) -> list[str]:
