@@ -19,12 +19,14 @@ def folder(name):
     spec = importlib.util.find_spec(name)
     places = list(spec.submodule_search_locations or []) if spec else []
     return pathlib.Path(places[0]) if places else None
-for name in "torch torchvision numpy PIL yacs sklearn tabulate tqdm safetensors ftfy regex packaging pkg_resources dassl".split():
+for name in "torch torchvision numpy PIL yacs sklearn tabulate tqdm safetensors ftfy regex packaging dassl".split():
     if importlib.util.find_spec(name) is None:
         print(name)
 clip = folder("clip")
 if clip is None or not (clip / "model.py").is_file():
     print("clip (OpenAI's; the one installed is PyPI's clipboard tool)" if importlib.util.find_spec("clip") else "clip")
+elif "pkg_resources" in (clip / "clip.py").read_text() and importlib.util.find_spec("pkg_resources") is None:
+    print("setuptools<81 (the installed clip imports pkg_resources)")
 ours = folder("clusterprompt")
 if ours is None or ours.resolve() != pathlib.Path(sys.argv[1], "clusterprompt").resolve():
     print("clusterprompt (this checkout's)")
