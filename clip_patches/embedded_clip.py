@@ -1,0 +1,43 @@
+"""The embedded CLIP: small enough for the repository, pretrained on drawings (embedded/MODEL_CARD.md)."""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Dict
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+WEIGHTS = Path(__file__).parent / "embedded" / "tiny.safetensors"
+SHA256 = ""
+# embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
+GEOMETRY = (128, 64, 4, 128, 8, 77, 49408, 128, 2, 4)
+MEAN_STD_ROWS = (0.0, 0.02, GEOMETRY[6])
+
+
+def rebuilt_embedding(mean: float, std: float, rows: int) -> Tensor:
+    """Draw the token embeddings that pretraining never touched, the same on every machine; (rows, 128), exact in fp16."""
+    generator = torch.Generator().manual_seed(20250611)
+    return (mean + std * torch.randn(rows, GEOMETRY[7], generator=generator)).half().float()
+
+
+def embedded_state_dict(path: Path = WEIGHTS) -> Dict[str, Tensor]:
+    """Read the embedded weights as a state dict of OpenAI's ``CLIP``, every token embedding in place.
+
+    Raises:
+        FileNotFoundError: The file is missing from the installation.
+        ValueError: The file is not the one that belongs to this version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the embedded CLIP's weights {path} are missing; install the package again, or make them with "
+                                "python scripts/pretrain_tiny_clip.py")
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"the embedded CLIP's weights {path} are damaged or another version's: sha256 {digest}, expected {SHA256}; "
+                         "install the package again")
+    weights = load(content)
+    embedding = rebuilt_embedding(*MEAN_STD_ROWS)
+    embedding[weights.pop("token_rows").long()] = weights.pop("token_embedding").float()
+    return {**{name: value.float() for name, value in weights.items()}, "token_embedding.weight": embedding}

@@ -1,0 +1,188 @@
+"""The embedded world: small drawn data sets, written below the data root on first use.
+
+`Shapes` is the main one; four shifted copies of its classes are for domain generalisation, three sets whose classes read differently for
+cross-dataset evaluation. A small synthetic world that exercises the code: not a benchmark.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+
+from PIL import Image
+from tqdm import tqdm
+
+from .base import PromptDataset
+from .drawing import COLOURS, SHAPES, TEXTURES, Figure, Style, draw, rng_for
+
+logger = logging.getLogger(__name__)
+
+# Harder to see than the clean drawings that the embedded CLIP was pretrained on: noisy, blurred, dim, blotched.
+STYLE = Style(radius=(14, 24), rotation=35, jitter=30, clutter=0.15, blotches=(20, 70), gain=(0.35, 0.9), blur=(0.3, 1.0), noise=(15, 45))
+NUMBERS = ("one thing", "two things", "three things", "four things", "five things")
+
+
+def _classes(halves: int = 2, per_half: int = 20) -> list:
+    """Choose combinations such as "striped red star" so that every half holds all shapes, colours and textures about equally often."""
+    combinations = [(t, c, s) for s in SHAPES for c in COLOURS for t in TEXTURES]
+    order = [combinations[i] for i in rng_for("shapes", "classes", 0).permutation(len(combinations))]
+    chosen = []
+    for _ in range(halves):
+        half = []
+        for combination in order:
+            used = [sum(other[part] == combination[part] for other in half) for part in range(3)]
+            limits = [-(-per_half // len(values)) for values in (TEXTURES, COLOURS, SHAPES)]
+            if len(half) < per_half and combination not in chosen and all(u < limit for u, limit in zip(used, limits)):
+                half.append(combination)
+        chosen += half
+    return [" ".join(combination) for combination in chosen]
+
+
+CLASSES = _classes()
+
+
+def picture(classname: str, split: str, index: int, dataset: str = "shapes", style: Style = STYLE) -> Image.Image:
+    """Draw one picture of a class of `Shapes`."""
+    texture, colour, shape = classname.split(" ")
+    return draw(Figure(shape, colour, texture), style, rng_for(dataset, f"{split}/{classname}", index))
+
+
+class DrawnDataset(PromptDataset):
+    """A data set that draws itself.
+
+    Attributes:
+        names: Class names in order of their labels; the first half is base.
+        sizes: Images of a class in each split.
+    """
+
+    images = "images"
+    names = ()
+    sizes = {"train": 32, "val": 8, "test": 40}
+
+    def picture(self, classname: str, split: str, index: int) -> Image.Image:
+        """Draw one picture."""
+        raise NotImplementedError
+
+    def prepare(self, root_dir: str):
+        """Write images and split file unless they are there; all or nothing, and safe when two runs start at once."""
+        target = os.path.join(root_dir, self.folder)
+        if os.path.isfile(os.path.join(target, self.split_file)):
+            return
+        os.makedirs(root_dir, exist_ok=True)
+        logger.info("Drawing the %d images of %s into %s (once)", len(self.names) * sum(self.sizes.values()), self.folder, target)
+        work = tempfile.mkdtemp(prefix=f".{self.folder}-", dir=root_dir)
+        try:
+            self._write(work)
+            os.chmod(work, 0o755)  # mkdtemp's folders are for their owner alone
+            os.rename(work, target)
+        except OSError as error:
+            if not os.path.isfile(os.path.join(target, self.split_file)):  # no other run was faster
+                raise OSError(f"{target} cannot be written ({error.strerror}); if it is left over from something else, remove it") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _write(self, folder: str):
+        split = {part: [] for part in self.sizes}
+        jobs = [(label, name, part, i) for label, name in enumerate(self.names) for part, size in self.sizes.items() for i in range(size)]
+        for label, name, part, i in tqdm(jobs, desc=f"drawing {self.folder}", disable=None):
+            path = f"{name.replace(' ', '_')}/{part}_{i:03d}.jpg"
+            os.makedirs(os.path.join(folder, self.images, os.path.dirname(path)), exist_ok=True)
+            self.picture(name, part, i).save(os.path.join(folder, self.images, path), quality=90)
+            split[part].append([path, label, name])
+        with open(os.path.join(folder, self.split_file), "w", encoding="utf-8") as file:
+            json.dump(split, file)
+
+
+class Shapes(DrawnDataset):
+    """40 classes such as "striped red star", 20 base and 20 new."""
+
+    folder = "shapes"
+    split_file = "split_shapes.json"
+    template = "a drawing of a {}."
+    names = CLASSES
+    style = STYLE
+
+    def picture(self, classname, split, index):
+        """See :meth:`DrawnDataset.picture`."""
+        return picture(classname, split, index, self.folder, self.style)
+
+
+class _ShiftedShapes(Shapes):
+    """The classes of `Shapes`, drawn another way; test images only."""
+
+    folder = ""
+    sizes = {"test": 10}
+    test_only = True
+
+
+class ShapesOutline(_ShiftedShapes):
+    """Contours instead of filled figures."""
+
+    folder = "shapes_outline"
+    style = replace(STYLE, outline=0.6)
+
+
+class ShapesNoise(_ShiftedShapes):
+    """Heavy noise."""
+
+    folder = "shapes_noise"
+    style = replace(STYLE, noise=(45, 70))
+
+
+class ShapesBackground(_ShiftedShapes):
+    """Patterned backgrounds."""
+
+    folder = "shapes_background"
+    style = replace(STYLE, clutter=1.0)
+
+
+class ShapesLowRes(_ShiftedShapes):
+    """24 pixels a side, enlarged."""
+
+    folder = "shapes_lowres"
+    style = replace(STYLE, resolution=24)
+
+
+class ShapesTextures(DrawnDataset):
+    """Textures that fill the picture, whatever their colour."""
+
+    folder = "shapes_textures"
+    split_file = "split_textures.json"
+    template = "a {} pattern."
+    names = TEXTURES
+
+    def picture(self, classname, split, index):
+        """See :meth:`DrawnDataset.picture`."""
+        rng = rng_for(self.folder, f"{split}/{classname}", index)
+        return draw(Figure(None, str(rng.choice(list(COLOURS))), classname), STYLE, rng)
+
+
+class ShapesColours(DrawnDataset):
+    """Colours, whatever the shape and texture."""
+
+    folder = "shapes_colours"
+    split_file = "split_colours.json"
+    template = "a {} thing."
+    names = tuple(COLOURS)
+
+    def picture(self, classname, split, index):
+        """See :meth:`DrawnDataset.picture`."""
+        rng = rng_for(self.folder, f"{split}/{classname}", index)
+        return draw(Figure(str(rng.choice(SHAPES)), classname, str(rng.choice(TEXTURES))), STYLE, rng)
+
+
+class ShapesCounts(DrawnDataset):
+    """One to five figures of a kind."""
+
+    folder = "shapes_counts"
+    split_file = "split_counts.json"
+    template = "a photo of {}."
+    names = NUMBERS
+
+    def picture(self, classname, split, index):
+        """See :meth:`DrawnDataset.picture`."""
+        rng = rng_for(self.folder, f"{split}/{classname}", index)
+        figure = Figure(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS))), str(rng.choice(TEXTURES)), NUMBERS.index(classname) + 1)
+        return draw(figure, STYLE, rng)
