@@ -50,7 +50,7 @@ def changed_settings(result: dict, cfg) -> list:
     now = json.loads(json.dumps(cfg, default=str))
     old_keys, new_keys = set(keys(recorded)), set(keys(now))
     changed = []
-    method = ("TRAINER.NAME", f"TRAINER.{cfg.TRAINER.NAME.upper()}.")
+    method = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
     for key in sorted(old_keys & new_keys):
         old, new = get(recorded, key), get(now, key)
         counts = key.startswith(method) if key.startswith("TRAINER.") else key not in LOCAL_SETTINGS
@@ -92,6 +92,14 @@ def put_old_log_aside(folder):
         while Path(f"{log}{stamp}").exists():
             stamp += "-again"
         log.rename(f"{log}{stamp}")
+
+
+def _node(trainer: str) -> str:
+    """Return the name of a trainer's config node; a host's trainer does not say it."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    cls = TRAINER_REGISTRY.get(trainer)
+    return cls.node() if hasattr(cls, "node") else trainer.upper()
 
 
 def _is_model_folder(entry: Path) -> bool:

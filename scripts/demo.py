@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from base2new import CHECKOUT, default_output, folders, harmonic_mean
-from clusterprompt import run_folder
+from clusterprompt import dassl_compat, registration, run_folder
 from tabulate import tabulate
 
 DATASET = "shapes"
@@ -65,6 +65,7 @@ def main(argv=None):
 
 def run_all(todo, fresh: bool, output: Path):
     """Run methods and seeds side by side, and say what is done and how long the rest will take."""
+    draw_data()
     jobs = max(1, min(len(todo), available_cores(), MOST_JOBS))
     guess = {(trainer, seed): seconds for trainer, _, seconds, seed in todo}
     print(f"{len(todo)} runs, {jobs} at a time, about {minutes(sum(guess.values()) / jobs)}. Their logs: {output}")
@@ -83,6 +84,18 @@ def run_all(todo, fresh: bool, output: Path):
             record = read_record(trainer, seed)
             numbers = f"base {record['base']:.1f}, new {record['new']:.1f}, HM {record['hm']:.1f}"
             print(f"  [{done}/{len(todo)}] {trainer}, seed {seed}: {numbers}" + (f"; {minutes(pace * sum(left.values()))} to go" if left else ""))
+
+
+def draw_data():
+    """Let the data set write itself before several processes would do so at once."""
+    dassl_compat.prepare()
+    from clusterprompt.datasets.shapes import Shapes
+    from dassl.config import get_cfg_default
+
+    registration.speak_through_stdout()
+    cfg = get_cfg_default()
+    cfg.DATASET.ROOT, cfg.VERBOSE = os.environ.get("DATA") or str(CHECKOUT / "data"), False
+    Shapes(cfg)
 
 
 def run_one(trainer, epochs, seed, fresh) -> str:

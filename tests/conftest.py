@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from clusterprompt import dassl_compat
 from PIL import Image
 
+dassl_compat.prepare()  # before a test imports dassl; does nothing for the stand-in
 torch.set_num_threads(1)  # the models are tiny; threads would only wait for each other
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CLASSES = (("Faces", "face"), ("airplanes", "airplane"), ("anchor", "anchor"), ("stop_sign", "stop_sign"), ("yin_yang", "yin_yang"))
 SIZES = {"train": 6, "val": 5, "test": 3}
+
+
+def pytest_report_header():
+    import dassl
+
+    return f"dassl: {getattr(dassl, 'IMPLEMENTATION', 'Dassl.pytorch')} {dassl.__version__} at {Path(dassl.__file__).parent}"
 
 
 def write_caltech(root: Path) -> Path:

@@ -60,7 +60,7 @@ def test_every_method_has_its_node():
     clusterprompt.extend_cfg(cfg)
     assert cfg.DATASET.SUBSAMPLE_CLASSES == "all"
     for trainer in registration.own_trainers():
-        assert dict(cfg.TRAINER[trainer.__name__.upper()]) == trainer.options
+        assert {key: cfg.TRAINER[trainer.node()][key] for key in trainer.options} == trainer.options
 
 
 def test_twice_is_once():
