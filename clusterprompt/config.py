@@ -66,7 +66,8 @@ def get(cfg, key: str):
 def unknown(what: str, name: str, known) -> str:
     """Say that ``name`` is not known, and which one was probably meant."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    by_lower = {other.lower(): other for other in known}
+    close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)]
     same_end = [other for other in known if other.split(".")[-1].lower() == name.split(".")[-1].lower()]
     guess = (close or same_end or [None])[0]
     meant = f" Did you mean '{guess}'?" if guess else ""

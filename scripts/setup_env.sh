@@ -65,16 +65,13 @@ _make_venv() {
   echo "  (what pip says goes to $INSTALL_LOG)"
   _step "build tools" "$python" -m pip install --disable-pip-version-check "setuptools>=64,<81" wheel
   _step "torch and the other requirements, and this checkout (editable)" \
-    "$python" -m pip install --disable-pip-version-check --no-build-isolation -e "$CHECKOUT[test]"
+    "$python" -m pip install --disable-pip-version-check --no-build-isolation -e "$CHECKOUT[test,tensorboard]"
   if _missing "$python" | grep -q '^clip'; then
     _step "OpenAI's CLIP" "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps openai-clip
   fi
   if _missing "$python" | grep -q '^dassl'; then
     _step "the stand-in for Dassl (toolbox)" \
       "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e "$CHECKOUT/toolbox"
-  fi
-  if [ -n "${DASSL:-}" ]; then
-    _step "tensorboard, for real Dassl" "$python" -m pip install --disable-pip-version-check tensorboard
   fi
   local left
   left="$(_missing "$python")"

@@ -83,7 +83,7 @@ def test_toolbox_knows_nothing_of_us():
 
 def test_device_and_precision_in_one_place():
     """Catches: `.cuda()` or `.half()` where the config's device and precision should decide."""
-    for path in [*files(*FOLDERS, "scripts"), CHECKOUT / "train.py"]:
+    for path in [*files(*FOLDERS), CHECKOUT / "train.py"]:
         if path.name not in ("loading.py", "embedded_clip.py"):  # the second rounds what is kept in half precision
             calls = re.findall(r"\.(?:cuda|half)\(\)", path.read_text(encoding="utf-8"))
             assert not calls, f"{path}: {calls}"
