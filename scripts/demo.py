@@ -26,10 +26,10 @@ DATASET = "shapes"
 SHOTS = 16
 SEEDS = (1, 2, 3)
 # Method, epochs (None: it learns nothing), seconds that a run takes on one core (a first guess, corrected as the demo goes).
-METHODS = (("ZeroshotCLIP", None, 10), ("CoOp", 20, 35), ("TAC", 10, 60))
+METHODS = (("ZeroshotCLIP", None, 20), ("CoOp", 20, 60), ("TAC", 10, 110))
 # Small pictures are read faster than worker processes start; fp32 gives the same numbers whatever the CPU can do with bf16.
 SETTINGS = ("DATALOADER.NUM_WORKERS", "0")
-MOST_JOBS = 4  # half a GB each
+MOST_JOBS = 4  # about a GB each
 COLUMNS = ("trainer", "base", "new", "HM", "seconds", "peak MB")
 
 
