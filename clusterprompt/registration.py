@@ -34,7 +34,7 @@ def extend_cfg(cfg):
     cfg.defrost()
     cfg.DATASET.setdefault("SUBSAMPLE_CLASSES", "all")
     for trainer in methods:
-        node = cfg.TRAINER.setdefault(trainer.__name__.upper(), CfgNode())
+        node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for key, value in trainer.options.items():
             node.setdefault(key, value)
     if frozen:

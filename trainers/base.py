@@ -57,6 +57,7 @@ class PromptTrainer(TrainerX):
 
     Attributes:
         options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
+        config_node: Name of that node where the authors' code shares another method's; default the class name in capitals.
         checkpoint_folder: Name under which the learner is registered, so also its folder below the output folder; the official one.
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that play no part.
@@ -65,6 +66,7 @@ class PromptTrainer(TrainerX):
     """
 
     options: Dict[str, object] = {"PREC": "fp32"}
+    config_node = ""
     checkpoint_folder = "prompt_learner"
     official_names: Renames = ()
     official_ignored = ()
@@ -75,8 +77,8 @@ class PromptTrainer(TrainerX):
         raise NotImplementedError
 
     def losses(self, batch: Batch) -> Dict[str, Tensor]:
-        """Return the weighted terms of the objective by name; their sum is minimised."""
-        raise NotImplementedError
+        """Return the weighted terms of the objective by name; their sum is minimised. Default: cross-entropy."""
+        return {"ce": self.cross_entropy(self.classify(batch.images), batch.labels)}
 
     def text_features(self) -> Tensor:
         """Return the normalised features of the classes, (C, d)."""
@@ -100,10 +102,15 @@ class PromptTrainer(TrainerX):
         self._predicted, self._truth = [], []
         super().__init__(cfg)
 
+    @classmethod
+    def node(cls) -> str:
+        """Name of the method's node below ``cfg.TRAINER``."""
+        return cls.config_node or cls.__name__.upper()
+
     @property
     def settings(self):
         """The method's node of the config."""
-        return self.cfg.TRAINER[type(self).__name__.upper()]
+        return self.cfg.TRAINER[self.node()]
 
     @property
     def classnames(self):
@@ -118,9 +125,9 @@ class PromptTrainer(TrainerX):
     def check_cfg(self, cfg):
         """Refuse what no method can run with."""
         allowed = [p for p in PRECISIONS if p != "bf16"]
-        precision = cfg.TRAINER[type(self).__name__.upper()].PREC
+        precision = cfg.TRAINER[self.node()].PREC
         if precision not in allowed:
-            raise ValueError(f"TRAINER.{type(self).__name__.upper()}.PREC is {precision!r}; allowed are {', '.join(allowed)}")
+            raise ValueError(f"TRAINER.{self.node()}.PREC is {precision!r}; allowed are {', '.join(allowed)}")
 
     def build_data_loader(self):
         """Load CLIP, fit the input size to it, then build the loaders."""

@@ -24,17 +24,17 @@ class Context(nn.Module):
 class CoOp(PromptTrainer):
     """Learn the context of the class sentence by cross-entropy."""
 
-    options = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
+    options = {"N_CTX": 16, "CSC": False, "CTX_INIT": None, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
     official_names = ((r"prompt_learner\.ctx", "ctx"),)
 
     def check_cfg(self, cfg):
         """Refuse an unknown class token position or an empty context."""
         super().check_cfg(cfg)
-        s = cfg.TRAINER.COOP
+        s = cfg.TRAINER[self.node()]
         if s.CLASS_TOKEN_POSITION not in POSITIONS:
-            raise ValueError(f"TRAINER.COOP.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; allowed are {', '.join(POSITIONS)}")
+            raise ValueError(f"TRAINER.{self.node()}.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; allowed are {', '.join(POSITIONS)}")
         if s.N_CTX < 1 and not s.CTX_INIT:
-            raise ValueError(f"TRAINER.COOP.N_CTX is {s.N_CTX}; at least 1 context token is needed")
+            raise ValueError(f"TRAINER.{self.node()}.N_CTX is {s.N_CTX}; at least 1 context token is needed")
 
     def build_learner(self):
         """The context starts from words, or from noise."""
@@ -43,7 +43,8 @@ class CoOp(PromptTrainer):
         self.name_lengths = self.names.eot - 2  # between SOS and the full stop
         width = self.clip.token_embedding.embedding_dim
         if s.CTX_INIT:
-            ctx = context_from_words(self.clip, readable(s.CTX_INIT), len(readable(s.CTX_INIT).split(" ")))
+            words = "a photo of a" if s.CTX_INIT is True else readable(s.CTX_INIT)  # KgCoOp's configs say True
+            ctx = context_from_words(self.clip, words, len(words.split(" ")))
         else:
             ctx = 0.02 * torch.randn(*([len(self.classnames)] if s.CSC else []), s.N_CTX, width)
         return Context(ctx)
@@ -72,7 +73,3 @@ class CoOp(PromptTrainer):
         rows = [torch.cat([x[i, :1], ctx[i, :before], x[i, 1:1 + k], ctx[i, before:], x[i, 1 + k:]])
                 for i, k in enumerate(self.name_lengths.tolist())]
         return encoders.Sentences(torch.stack(rows), eot + n, 1)
-
-    def losses(self, batch):
-        """Cross-entropy."""
-        return {"ce": self.cross_entropy(self.classify(batch.images), batch.labels)}

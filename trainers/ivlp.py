@@ -73,15 +73,24 @@ class IVLP(PromptTrainer):
     )
 
     def build_learner(self):
-        """The prompts take the place of the sentence's first words."""
+        """See :meth:`PromptTrainer.build_learner`."""
         s = self.settings
-        n = s.N_CTX_TEXT
-        if s.CTX_INIT and n <= 4:
-            words, ctx = s.CTX_INIT, context_from_words(self.clip, s.CTX_INIT, n)
-        else:
-            words, ctx = " ".join(["X"] * n), 0.02 * torch.randn(n, self.clip.token_embedding.embedding_dim)
-        self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(words + " {}.", self.classnames)), skip=n)
+        ctx = self.write_sentences(s.N_CTX_TEXT)
         return DeepPrompts(self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
+
+    def write_sentences(self, n_ctx: int) -> Tensor:
+        """Write the class sentences without their first ``n_ctx`` words, whose place the prompts take.
+
+        Returns:
+            Start of the prompts of layer 1: those words' embeddings, or noise where CTX_INIT has too few; (n_ctx, D).
+        """
+        words = self.settings.CTX_INIT
+        if words and n_ctx <= 4:
+            ctx = context_from_words(self.clip, words, n_ctx)
+        else:
+            words, ctx = " ".join(["X"] * n_ctx), 0.02 * torch.randn(n_ctx, self.clip.token_embedding.embedding_dim)
+        self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(words + " {}.", self.classnames)), skip=n_ctx)
+        return ctx
 
     def text_features(self):
         """See :meth:`PromptTrainer.text_features`."""
@@ -90,7 +99,3 @@ class IVLP(PromptTrainer):
     def image_features(self, images):
         """See :meth:`PromptTrainer.image_features`."""
         return unit(encoders.encode_image(self.clip, images, self.learner()[1]))
-
-    def losses(self, batch):
-        """Cross-entropy."""
-        return {"ce": self.cross_entropy(self.classify(batch.images), batch.labels)}

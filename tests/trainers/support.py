@@ -46,7 +46,7 @@ def config(trainer, data, backbone, output, *pairs):
         "INPUT.PIXEL_MEAN", [float(m) for m in MEAN.flatten()], "INPUT.PIXEL_STD", [float(s) for s in STD.flatten()],
         "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"), "OPTIM.NAME", "sgd", "OPTIM.MAX_EPOCH", 2,
         "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "OPTIM.LR", 0.0025])
-    node = cfg.TRAINER[trainer.upper()]
+    node = cfg.TRAINER[node_of(trainer)]
     node.PREC = "fp32"
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
@@ -56,6 +56,13 @@ def config(trainer, data, backbone, output, *pairs):
     cfg.merge_from_list(list(pairs))
     cfg.freeze()
     return cfg
+
+
+def node_of(trainer):
+    """Name of a trainer's node below cfg.TRAINER."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    return TRAINER_REGISTRY.get(trainer).node()
 
 
 def build(*args, **kwargs):

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from support import node_of
 
 from clusterprompt.registration import own_trainers
 
@@ -82,7 +83,7 @@ def test_save_and_load_on_other_classes(name, build, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_precisions(name, precision, build):
     """Every mode trains and evaluates close to fp32, with fp32 learned weights (the upstream AMP branches cannot run)."""
-    single, low = build(name), build(name, f"TRAINER.{name.upper()}.PREC", precision)
+    single, low = build(name), build(name, f"TRAINER.{node_of(name)}.PREC", precision)
     if name in LEARNING:
         a, b = steps(single), steps(low)
         assert b["loss"] == pytest.approx(a["loss"], rel=0.05)

@@ -11,7 +11,8 @@ from clusterprompt.clip_patches.clustering import spherical_kmeans
 
 LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
 FOLDER = Path(__file__).parent.parent / "golden"
-TRAINERS = {"zeroshotclip": "ZeroshotCLIP", "coop": "CoOp", "ivlp": "IVLP", "tac": "TAC", "tac_dropout": "TAC"}
+TRAINERS = {"zeroshotclip": "ZeroshotCLIP", "coop": "CoOp", "ivlp": "IVLP", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT",
+            "maple": "MaPLe", "promptsrc": "PromptSRC", "tac": "TAC", "tac_dropout": "TAC"}
 
 
 class Recording:
@@ -43,7 +44,7 @@ def recorded(request, build):
 def start(name, build, subsample="base"):
     """Build the trainer of a recording and give it the recorded start."""
     recording = Recording(name)
-    node = f"TRAINER.{TRAINERS[name].upper()}"
+    node = "TRAINER.COOP" if name == "kgcoop" else f"TRAINER.{TRAINERS[name].upper()}"
     pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
     if name == "tac":
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
@@ -54,7 +55,8 @@ def start(name, build, subsample="base"):
     if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
         weights["centers"] = recording["topk"]
     if weights and subsample == "base":
-        trainer.text_anchors = recording.tensors.get("fixed_embeddings")
+        if recording.info["checkpoint"].startswith("VLPromptLearner") and "fixed_embeddings" in recording:
+            trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
         trainer.learner.load_state_dict(weights)
     return trainer, recording
 

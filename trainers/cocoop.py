@@ -1,0 +1,55 @@
+"""CoCoOp: a context that a small network shifts for every image (Zhou et al., CVPR 2022)."""
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from ..clip_patches import encoders
+from ..clip_patches.class_texts import fill
+from ..clip_patches.loading import tokenize
+from .base import PromptTrainer, unit
+from .ivlp import context_from_words
+
+
+class ConditionalContext(nn.Module):
+    """A context and the meta-net that shifts it.
+
+    Args:
+        ctx: Start of the context, (n, D).
+        joint: Width d of the image features.
+    """
+
+    def __init__(self, ctx: Tensor, joint: int):
+        super().__init__()
+        self.ctx = nn.Parameter(ctx.detach().float().clone())
+        self.meta_net = nn.Sequential(OrderedDict(linear1=nn.Linear(joint, joint // 16), relu=nn.ReLU(inplace=True),
+                                                  linear2=nn.Linear(joint // 16, ctx.shape[1])))
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        """Shift all context tokens by the meta-net's answer to normalised image features (B, d); (B, n, D)."""
+        return self.ctx + self.meta_net(image_features).unsqueeze(1)
+
+
+class CoCoOp(PromptTrainer):
+    """Learn an image-conditioned context by cross-entropy; text features are computed for every image and class."""
+
+    options = {"N_CTX": 16, "CTX_INIT": None, "PREC": "fp16"}
+    official_names = ((r"prompt_learner\.(.+)", r"\1"),)
+
+    def build_learner(self):
+        """The context starts from words, or from noise."""
+        s = self.settings
+        if s.CTX_INIT:
+            ctx = context_from_words(self.clip, s.CTX_INIT, len(s.CTX_INIT.split(" ")))
+        else:
+            ctx = 0.02 * torch.randn(s.N_CTX, self.clip.token_embedding.embedding_dim)
+        self.names = encoders.embed_tokens(self.clip, tokenize(fill("{}.", self.classnames)))
+        return ConditionalContext(ctx, self.clip.text_projection.shape[1])
+
+    def classify(self, images):
+        """See :meth:`PromptTrainer.classify`."""
+        features = self.image_features(images)
+        text = encoders.encode_text(self.clip, self.names, [self.learner(features)])  # (B, C, d)
+        return self.logits(features, unit(text))

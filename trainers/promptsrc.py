@@ -1,0 +1,62 @@
+"""PromptSRC: deep prompts that stay near frozen CLIP's features and logits, averaged over training (Khattak et al., ICCV 2023)."""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from ..clip_patches import encoders
+from ..clip_patches.class_texts import class_anchors, template_sentences
+from .averaging import WeightAverage
+from .base import unit
+from .ivlp import IVLP
+
+
+def gaussian_weights(epochs: int, mean: float, std: float) -> list:
+    """Weights of the epochs 1..N in the average, normalised to sum 1."""
+    weights = [math.exp(-0.5 * ((epoch - mean) / std) ** 2) for epoch in range(1, epochs + 1)]
+    return [w / sum(weights) for w in weights]
+
+
+class PromptSRC(IVLP):
+    """IVLP with three regularisers towards frozen CLIP and a Gaussian average of the epochs' weights."""
+
+    options = {"N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
+               "PROMPT_DEPTH_TEXT": 9, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1}
+
+    def build_learner(self):
+        """Keep the frozen class texts, and start the average."""
+        self.text_anchors = class_anchors(self.clip, template_sentences(self.classnames))
+        self.average = WeightAverage()
+        self.epoch_weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
+        return super().build_learner()
+
+    def losses(self, batch):
+        """Cross-entropy; L1 distances of text and image features, and the divergence of the logits, to frozen CLIP's."""
+        text, image = self.text_features(), self.image_features(batch.images)
+        logits = self.logits(image, text)
+        with torch.no_grad():
+            target = unit(encoders.encode_image(self.clip, batch.images))
+            frozen = self.logits(target, self.text_anchors)
+        divergence = F.kl_div(F.log_softmax(logits, dim=1), F.log_softmax(frozen, dim=1), reduction="sum", log_target=True)
+        return {
+            "ce": self.cross_entropy(logits, batch.labels),
+            "text": self.settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, self.text_anchors),
+            "image": self.settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, target),
+            "logits": divergence / logits.numel(),
+        }
+
+    def end_epoch(self):
+        """Add the epoch to the average; the sum replaces the weights after the last."""
+        self.average.add(self.learner, self.epoch_weights[self.epoch])
+        if self.epoch + 1 == self.max_epoch:
+            self.average.load_into(self.learner)
+
+    def trainer_state(self):
+        """What a resumed run needs beside the weights."""
+        return {"average": self.average.state_dict()}
+
+    def load_trainer_state(self, state):
+        """Restore :meth:`trainer_state`."""
+        self.average.load_state_dict(state["average"])
