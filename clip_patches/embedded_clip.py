@@ -13,13 +13,12 @@ WEIGHTS = Path(__file__).parent / "embedded" / "tiny.safetensors"
 SHA256 = ""
 # embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
 GEOMETRY = (128, 64, 4, 128, 8, 77, 49408, 128, 2, 4)
-MEAN_STD_ROWS = (0.0, 0.02, GEOMETRY[6])
 
 
-def rebuilt_embedding(mean: float, std: float, rows: int) -> Tensor:
-    """Draw the token embeddings that pretraining never touched, the same on every machine; (rows, 128), exact in fp16."""
+def rebuilt_embedding() -> Tensor:
+    """Draw the token embeddings that pretraining never touched, the same on every machine; (49408, 128), exact in fp16."""
     generator = torch.Generator().manual_seed(20250611)
-    return (mean + std * torch.randn(rows, GEOMETRY[7], generator=generator)).half().float()
+    return (0.02 * torch.randn(GEOMETRY[6], GEOMETRY[7], generator=generator)).half().float()
 
 
 def embedded_state_dict(path: Path = WEIGHTS) -> Dict[str, Tensor]:
@@ -38,6 +37,6 @@ def embedded_state_dict(path: Path = WEIGHTS) -> Dict[str, Tensor]:
         raise ValueError(f"the embedded CLIP's weights {path} are damaged or another version's: sha256 {digest}, expected {SHA256}; "
                          "install the package again")
     weights = load(content)
-    embedding = rebuilt_embedding(*MEAN_STD_ROWS)
+    embedding = rebuilt_embedding()
     embedding[weights.pop("token_rows").long()] = weights.pop("token_embedding").float()
     return {**{name: value.float() for name, value in weights.items()}, "token_embedding.weight": embedding}

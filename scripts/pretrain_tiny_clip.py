@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from clusterprompt.clip_patches import encoders
 from clusterprompt.clip_patches.class_texts import TEMPLATES
-from clusterprompt.clip_patches.embedded_clip import GEOMETRY, MEAN_STD_ROWS, rebuilt_embedding
+from clusterprompt.clip_patches.embedded_clip import GEOMETRY, rebuilt_embedding
 from clusterprompt.clip_patches.loading import import_clip, tokenize
 from clusterprompt.datasets import drawing, shapes
 
@@ -47,20 +47,18 @@ def main(argv=None):
     probes = {half: draw_probe(half, args.threads) for half in ("base", "new")}
     print(f"{len(figures)} pictures drawn in {time.time() - began:.0f} s", flush=True)
 
-    clip = new_clip()
-    trained = [p for name, p in clip.named_parameters()]
+    clip, vocabulary = new_clip()
+    trained = list(clip.parameters())
     decay, rest = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=args.lr,
                                   betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 40) * 0.5
                                                  * (1 + math.cos(math.pi * step / args.steps)))
-    used = set(tokenize(all_words()).flatten().tolist())
     bar = tqdm(range(args.steps), disable=None)
     for step in bar:
         chosen = rng.integers(len(figures), size=args.batch)
         captions, facts = zip(*(caption(figures[i], rng) for i in chosen))
-        tokens = tokenize(captions)
-        used |= set(tokens.flatten().tolist())
+        tokens = vocabulary.encode(captions)
         image = F.normalize(encoders.encode_image(clip, normalise(images[chosen])), dim=-1)
         text = F.normalize(encoders.encode_text(clip, encoders.embed_tokens(clip, tokens)), dim=-1)
         loss = contrastive(clip.logit_scale.exp() * image @ text.T, positives([figures[i] for i in chosen], facts))
@@ -72,10 +70,10 @@ def main(argv=None):
         with torch.no_grad():
             clip.logit_scale.clamp_(max=math.log(100))
         if (step + 1) % args.report == 0 or step + 1 == args.steps:
-            accuracy = {half: zero_shot(clip, *probe) for half, probe in probes.items()}
+            accuracy = {half: zero_shot(clip, vocabulary, *probe) for half, probe in probes.items()}
             print(f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  zero-shot on shapes: base {accuracy['base']:.1f}  "
                   f"new {accuracy['new']:.1f}  {time.time() - began:.0f} s", flush=True)
-            digest = save(clip, sorted(used), Path(args.out))
+            digest = save(clip, vocabulary.rows, Path(args.out))
     print(f"wrote {args.out}, sha256 {digest}; put it into clip_patches/embedded_clip.py")
 
 
@@ -193,21 +191,32 @@ def all_words():
 # ------------------------------------------------------------------------------------------------------------------- model
 
 
+class Vocabulary:
+    """The rows of the token embedding that captions use, numbered anew in their order (so EOT stays the highest)."""
+
+    def __init__(self):
+        self.rows = sorted(set(tokenize(all_words()).flatten().tolist()))
+        self.place = {row: i for i, row in enumerate(self.rows)}
+
+    def encode(self, texts) -> torch.Tensor:
+        """Tokenise texts to places among the used rows, (N, 77)."""
+        return tokenize(texts).apply_(self.place.__getitem__)
+
+
 def new_clip():
-    """Build an untrained CLIP whose unused token embeddings are the ones that loading rebuilds."""
+    """Build an untrained CLIP over the used rows of the token embedding; the others are what loading rebuilds."""
     import_clip()
     from clip.model import CLIP
 
-    clip = CLIP(*GEOMETRY).float()
-    with torch.no_grad():
-        clip.token_embedding.weight.copy_(rebuilt_embedding(*MEAN_STD_ROWS))
-    return clip
+    clip, vocabulary = CLIP(*GEOMETRY).float(), Vocabulary()
+    clip.token_embedding = torch.nn.Embedding.from_pretrained(rebuilt_embedding()[vocabulary.rows], freeze=False)
+    return clip, vocabulary
 
 
 @torch.no_grad()
-def zero_shot(clip, images, labels, names) -> float:
+def zero_shot(clip, vocabulary, images, labels, names) -> float:
     """Accuracy in percent with the data set's template."""
-    text = encoders.encode_text(clip, encoders.embed_tokens(clip, tokenize([shapes.Shapes.template.format(name) for name in names])))
+    text = encoders.encode_text(clip, encoders.embed_tokens(clip, vocabulary.encode([shapes.Shapes.template.format(n) for n in names])))
     image = torch.cat([encoders.encode_image(clip, normalise(part)) for part in images.split(100)])
     return 100 * float((F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1).eq(labels).float().mean())
 
@@ -217,7 +226,7 @@ def save(clip, rows, path: Path) -> str:
     weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items() if name != "token_embedding.weight"}
     weights["logit_scale"] = clip.logit_scale.detach().float()
     weights["token_rows"] = torch.tensor(rows, dtype=torch.int32)
-    weights["token_embedding"] = clip.token_embedding.weight.detach()[rows].half().contiguous()
+    weights["token_embedding"] = clip.token_embedding.weight.detach().half().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"format": "pt", "made_by": "scripts/pretrain_tiny_clip.py"})
     return hashlib.sha256(path.read_bytes()).hexdigest()
