@@ -1,0 +1,138 @@
+"""The embedded world: what is drawn, and how it gets to disk."""
+import json
+import multiprocessing
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clusterprompt.datasets import drawing, shapes
+from clusterprompt.datasets.drawing import Figure, Style, draw, rng_for
+
+
+class FewShapes(shapes.Shapes):
+    """`Shapes` with few images, so that a test need not draw them all."""
+
+    folder = "few_shapes"
+    sizes = {"train": 4, "val": 2, "test": 2}
+
+
+def config(root, **changes):
+    """What a data set reads of a config."""
+    values = dict(ROOT=str(root), NUM_SHOTS=2, SUBSAMPLE_CLASSES="base")
+    dataset = SimpleNamespace(**{**values, **changes}, get=lambda key, default=None: {**values, **changes}.get(key, default))
+    return SimpleNamespace(DATASET=dataset, SEED=1, VERBOSE=False)
+
+
+def test_drawing_is_fixed_by_dataset_split_and_index():
+    """A picture must be the same in every process and differ between sets, splits and indices."""
+    def pixels(*place):
+        return np.asarray(draw(Figure("star", "red", "striped"), shapes.STYLE, rng_for(*place)))
+
+    first = pixels("a", "train", 0)
+    assert first.shape == (64, 64, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, pixels("a", "train", 0))
+    others = [pixels("b", "train", 0), pixels("a", "test", 0), pixels("a", "train", 1)]
+    assert all(np.abs(first.astype(int) - other).mean() > 5 for other in others)
+
+
+@pytest.mark.parametrize("shape", drawing.SHAPES)
+@pytest.mark.parametrize("texture", drawing.TEXTURES)
+def test_figures_show(shape, texture):
+    """In clean style a figure's colour must cover a fair part of the picture, and not all of it."""
+    style = Style(jitter=0, noise=(0, 0), rotation=0)
+    image = np.asarray(draw(Figure(shape, "red", texture), style, rng_for("t", "t", 0))).astype(int)
+    share = (np.abs(image - drawing.COLOURS["red"]).sum(-1) < 60).mean()
+    assert 0.02 < share < 0.6
+
+
+def test_unknown_texture():
+    """The textures there are are listed."""
+    with pytest.raises(ValueError, match="plain, striped"):
+        draw(Figure("star", "red", "woolly"), Style(), rng_for("t", "t", 0))
+
+
+def test_classes_are_spread_over_both_halves():
+    """Base and new must both hold every colour, shape and texture: otherwise new classes would test words, not combinations."""
+    assert len(set(shapes.CLASSES)) == 40
+    for half in (shapes.CLASSES[:20], shapes.CLASSES[20:]):
+        textures, colours, figures = (Counter(name.split()[part] for name in half) for part in range(3))
+        assert set(textures) == set(drawing.TEXTURES) and set(colours) == set(drawing.COLOURS) and set(figures) == set(drawing.SHAPES)
+
+
+def test_written_on_first_use_and_read_again(tmp_path):
+    """The first use writes; the second must read the very same files; sizes and halves are as documented."""
+    base = FewShapes(config(tmp_path))
+    assert len(base.train_x) == 40 and len(base.val) == 40 and len(base.test) == 40 and base.classnames == shapes.CLASSES[:20]
+    stamp = (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns
+    new = FewShapes(config(tmp_path, SUBSAMPLE_CLASSES="new"))
+    assert new.classnames == shapes.CLASSES[20:]
+    assert (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns == stamp
+    assert Image.open(base.train_x[0].impath).format == "JPEG"
+    assert [p.name for p in tmp_path.iterdir()] == ["few_shapes"], "a working folder is left over"
+
+
+def test_full_size():
+    """The documented sizes: enough for 16 shots, and 40 test images a class."""
+    assert shapes.Shapes.sizes == {"train": 32, "val": 8, "test": 40} and len(shapes.Shapes.names) == 40
+
+
+def prepare(root):
+    """Entry point of a process of its own."""
+    FewShapes(config(root))
+
+
+def test_two_runs_at_once(tmp_path):
+    """Two processes that start together must both end with the complete set."""
+    processes = [multiprocessing.get_context("fork").Process(target=prepare, args=(tmp_path,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list((tmp_path / "few_shapes").rglob("*.jpg"))) == 40 * 8 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
+    """A half-written set must not be taken for a whole one."""
+    calls = iter(range(10 ** 6))
+    real = shapes.picture
+
+    def fail_later(*args, **kwargs):
+        if next(calls) > 20:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(shapes, "picture", fail_later)
+    with pytest.raises(KeyboardInterrupt):
+        FewShapes(config(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_in_the_way(tmp_path):
+    """Somebody else's folder of that name is neither used nor removed."""
+    (tmp_path / "few_shapes").mkdir()
+    (tmp_path / "few_shapes" / "mine.txt").write_text("keep")
+    with pytest.raises(OSError, match="remove it"):
+        FewShapes(config(tmp_path))
+    assert (tmp_path / "few_shapes" / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize("cls", [shapes.ShapesOutline, shapes.ShapesNoise, shapes.ShapesBackground, shapes.ShapesLowRes])
+def test_shifted_copies(cls, tmp_path, monkeypatch):
+    """The classes of `Shapes` in another look, test images only."""
+    monkeypatch.setattr(cls, "sizes", {"test": 1})
+    shifted = cls(config(tmp_path, SUBSAMPLE_CLASSES="all", NUM_SHOTS=-1))
+    assert shifted.classnames == list(shapes.CLASSES) and not shifted.val and len(shifted.test) == 40
+    assert cls.folder != "shapes" and cls.style != shapes.STYLE
+    assert set(json.loads((tmp_path / cls.folder / cls.split_file).read_text())) == {"test"}
+
+
+@pytest.mark.parametrize("cls, count", [(shapes.ShapesTextures, 4), (shapes.ShapesColours, 10), (shapes.ShapesCounts, 5)])
+def test_cross_targets(cls, count, tmp_path, monkeypatch):
+    """Classes that read differently from those of `Shapes`."""
+    monkeypatch.setattr(cls, "sizes", {"train": 1, "val": 1, "test": 1})
+    target = cls(config(tmp_path, SUBSAMPLE_CLASSES="all", NUM_SHOTS=-1))
+    assert target.num_classes == count and set(target.classnames).isdisjoint(shapes.CLASSES) and "{}" in cls.template
