@@ -34,9 +34,9 @@ setup(
     },
     include_package_data=False,
     zip_safe=False,
-    install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+    install_requires=[  # the lower bounds are versions that the tests were run with, all together
+        "torch>=2.6",
+        "torchvision>=0.21",
         "numpy>=1.24",
         "pillow>=9.4",
         "yacs>=0.1.8",

@@ -45,7 +45,7 @@ def test_shell_syntax(path):
 # ------------------------------------------------------------------ the Python that scripts use
 
 
-def setup(cwd, **environment):
+def run_setup(cwd, **environment):
     code = f'set -euo pipefail; source "{SCRIPTS}/setup_env.sh"; echo "uses $PYTHON"'
     ran = subprocess.run(["bash", "-c", code], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment})
     return ran.returncode, ran.stdout, ran.stderr
@@ -53,13 +53,13 @@ def setup(cwd, **environment):
 
 def test_an_environment_with_everything_is_used(tmp_path):
     """Catches: gigabytes installed although everything is there; set-up work on every call."""
-    assert setup(tmp_path, PYTHON=sys.executable) == (0, f"uses {sys.executable}\n", "")
+    assert run_setup(tmp_path, PYTHON=sys.executable) == (0, f"uses {sys.executable}\n", "")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_dassl_that_is_none(tmp_path):
     """Catches: DASSL that points nowhere, silently ignored."""
-    code, _, errors = setup(tmp_path, PYTHON=sys.executable, DASSL=str(tmp_path))
+    code, _, errors = run_setup(tmp_path, PYTHON=sys.executable, DASSL=str(tmp_path))
     assert code == 1 and "holds no folder 'dassl'" in errors
 
 
