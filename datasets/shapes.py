@@ -24,23 +24,22 @@ STYLE = Style(radius=(14, 24), rotation=35, jitter=30, clutter=0.15, blotches=(2
 NUMBERS = ("one thing", "two things", "three things", "four things", "five things")
 
 
-def _classes(halves: int = 2, per_half: int = 20) -> list:
-    """Choose combinations such as "striped red star" so that every half holds all shapes, colours and textures about equally often."""
-    combinations = [(t, c, s) for s in SHAPES for c in COLOURS for t in TEXTURES]
-    order = [combinations[i] for i in rng_for("shapes", "classes", 0).permutation(len(combinations))]
-    chosen = []
-    for _ in range(halves):
-        half = []
-        for combination in order:
-            used = [sum(other[part] == combination[part] for other in half) for part in range(3)]
-            limits = [-(-per_half // len(values)) for values in (TEXTURES, COLOURS, SHAPES)]
-            if len(half) < per_half and combination not in chosen and all(u < limit for u, limit in zip(used, limits)):
-                half.append(combination)
-        chosen += half
-    return [" ".join(combination) for combination in chosen]
-
-
-CLASSES = _classes()
+# Drawn by lot among all combinations so that each half holds every texture 5 times, every colour twice, every shape once or twice.
+BASE = (
+    "striped yellow star", "striped brown pentagon", "dotted white diamond", "striped yellow ring",
+    "plain cyan crescent", "dotted purple star", "plain cyan triangle", "dotted brown ring",
+    "checkered purple heart", "striped red diamond", "dotted green triangle", "dotted red heart",
+    "striped blue pentagon", "plain white arrow", "checkered pink cross", "checkered pink arrow",
+    "plain orange crescent", "plain orange hexagon", "checkered green circle", "checkered blue square",
+)
+NEW = (
+    "checkered pink ring", "checkered brown pentagon", "plain brown heart", "checkered red star",
+    "checkered orange ring", "dotted blue triangle", "dotted purple diamond", "checkered pink triangle",
+    "plain yellow pentagon", "striped yellow arrow", "striped cyan circle", "striped green cross",
+    "striped white arrow", "dotted orange circle", "dotted white square", "striped purple crescent",
+    "dotted blue hexagon", "plain cyan heart", "plain green hexagon", "plain red diamond",
+)
+CLASSES = BASE + NEW
 
 
 def picture(classname: str, split: str, index: int, dataset: str = "shapes", style: Style = STYLE) -> Image.Image:

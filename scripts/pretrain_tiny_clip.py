@@ -119,7 +119,7 @@ def draw_all(count: int, workers: int):
 
 def draw_probe(half: str, workers: int, per_class: int = 15):
     """Draw test pictures of one half of `shapes`: images, labels and class names."""
-    names = shapes.CLASSES[:20] if half == "base" else shapes.CLASSES[20:]
+    names = shapes.BASE if half == "base" else shapes.NEW
     jobs = [(name, "test", i) for name in names for i in range(per_class)]
     with ProcessPoolExecutor(workers) as pool:
         images = list(pool.map(shapes.picture, *zip(*jobs), chunksize=20))
@@ -224,7 +224,6 @@ def zero_shot(clip, vocabulary, images, labels, names) -> float:
 def save(clip, rows, path: Path) -> str:
     """Write fp16 weights with only the used rows of the token embedding; return the file's sha256."""
     weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items() if name != "token_embedding.weight"}
-    weights["logit_scale"] = clip.logit_scale.detach().float()
     weights["token_rows"] = torch.tensor(rows, dtype=torch.int32)
     weights["token_embedding"] = clip.token_embedding.weight.detach().half().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_unknown_texture():
 def test_classes_are_spread_over_both_halves():
     """Base and new must both hold every colour, shape and texture: otherwise new classes would test words, not combinations."""
     assert len(set(shapes.CLASSES)) == 40
-    for half in (shapes.CLASSES[:20], shapes.CLASSES[20:]):
+    for half in (shapes.BASE, shapes.NEW):
         textures, colours, figures = (Counter(name.split()[part] for name in half) for part in range(3))
         assert set(textures) == set(drawing.TEXTURES) and set(colours) == set(drawing.COLOURS) and set(figures) == set(drawing.SHAPES)
 
@@ -65,10 +65,10 @@ def test_classes_are_spread_over_both_halves():
 def test_written_on_first_use_and_read_again(tmp_path):
     """The first use writes; the second must read the very same files; sizes and halves are as documented."""
     base = FewShapes(config(tmp_path))
-    assert len(base.train_x) == 40 and len(base.val) == 40 and len(base.test) == 40 and base.classnames == shapes.CLASSES[:20]
+    assert len(base.train_x) == 40 and len(base.val) == 40 and len(base.test) == 40 and base.classnames == list(shapes.BASE)
     stamp = (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns
     new = FewShapes(config(tmp_path, SUBSAMPLE_CLASSES="new"))
-    assert new.classnames == shapes.CLASSES[20:]
+    assert new.classnames == list(shapes.NEW)
     assert (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns == stamp
     assert Image.open(base.train_x[0].impath).format == "JPEG"
     assert [p.name for p in tmp_path.iterdir()] == ["few_shapes"], "a working folder is left over"
