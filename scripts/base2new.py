@@ -120,10 +120,10 @@ def common_options(args) -> list:
     return options + values
 
 
-def folders(trainer: str, dataset: str, seed: int) -> tuple:
+def folders(trainer: str, dataset: str, seed: int, environ=os.environ) -> tuple:
     """Return the output folders of the two halves."""
-    output = Path(os.environ.get("OUTPUT") or default_output())
-    tail = Path(dataset, f"shots_{os.environ.get('SHOTS') or 16}", trainer, os.environ.get("CFG") or "basetonovel", f"seed{seed}")
+    output = Path(environ.get("OUTPUT") or default_output())
+    tail = Path(dataset, f"shots_{environ.get('SHOTS') or 16}", trainer, environ.get("CFG") or "basetonovel", f"seed{seed}")
     return tuple(str(output / "base2new" / half / tail) for half in ("train_base", "test_new"))
 
 

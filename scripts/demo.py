@@ -38,10 +38,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fresh", action="store_true", help="run everything again")
     args = parser.parse_args(argv)
-    output = Path(os.environ.get("OUTPUT") or default_output()) / "demo"
-    # The demo's own settings count, not those that happen to be set for other scripts.
-    os.environ.update(OUTPUT=str(output), SHOTS=str(SHOTS), CFG="basetonovel", BACKBONE="tiny")
-
+    output = Path(environment()["OUTPUT"])
     runs = [(trainer, epochs, guess, seed) for trainer, epochs, guess in METHODS for seed in SEEDS]
     todo = [run for run in runs if args.fresh or not is_finished(run[0], run[3])]
     print(
@@ -72,18 +69,24 @@ def run_all(todo, fresh: bool, output: Path):
     began, left, done = time.time(), dict(guess), 0
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(run_one, trainer, epochs, seed, fresh): (trainer, seed) for trainer, epochs, _, seed in todo}
-        for future in as_completed(waiting):
-            error = future.result()
-            if error:
-                pool.shutdown(cancel_futures=True)
-                fail(*waiting[future], error, output)
-            trainer, seed = waiting[future]
-            done += 1
-            left.pop((trainer, seed))
-            pace = (time.time() - began) / (sum(guess.values()) - sum(left.values()))
-            record = read_record(trainer, seed)
-            numbers = f"base {record['base']:.1f}, new {record['new']:.1f}, HM {record['hm']:.1f}"
-            print(f"  [{done}/{len(todo)}] {trainer}, seed {seed}: {numbers}" + (f"; {minutes(pace * sum(left.values()))} to go" if left else ""))
+        try:
+            for future in as_completed(waiting):
+                trainer, seed = waiting[future]
+                error = future.result()
+                if error:
+                    fail(trainer, seed, error, output)
+                done += 1
+                left.pop((trainer, seed))
+                pace = (time.time() - began) / (sum(guess.values()) - sum(left.values()))
+                record = read_record(trainer, seed)
+                numbers = f"base {record['base']:.1f}, new {record['new']:.1f}, HM {record['hm']:.1f}"
+                rest = f"; {minutes(pace * sum(left.values()))} to go" if left else ""
+                print(f"  [{done}/{len(todo)}] {trainer}, seed {seed}: {numbers}{rest}", flush=True)
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def draw_data():
@@ -102,8 +105,7 @@ def run_one(trainer, epochs, seed, fresh) -> str:
     """Run one method and seed in a process of its own; return what it said on stderr if it failed, else nothing."""
     command = [sys.executable, str(CHECKOUT / "scripts" / "base2new.py"), "--trainer", trainer, "--dataset", DATASET, "--seed", str(seed)]
     command += ["--overwrite" if fresh else "--resume", *SETTINGS, f"TRAINER.{trainer.upper()}.PREC", "fp32"]
-    environment = {**os.environ, "EPOCHS": str(epochs or ""), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    ended = subprocess.run(command, env=environment(EPOCHS=str(epochs or "")), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     return (ended.stderr.strip() or f"it ended with code {ended.returncode}") if ended.returncode else ""
 
 
@@ -115,6 +117,13 @@ def fail(trainer, seed, error: str, output: Path):
     raise SystemExit(1)
 
 
+def environment(**more) -> dict:
+    """Return the environment of the runs: the demo's own settings count, not those that happen to be set for other scripts."""
+    output = Path(os.environ.get("OUTPUT") or default_output()) / "demo"
+    own = {"OUTPUT": str(output), "SHOTS": str(SHOTS), "CFG": "basetonovel", "BACKBONE": "tiny", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return {**os.environ, **own, **more}
+
+
 def available_cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -122,12 +131,12 @@ def available_cores() -> int:
 
 def is_finished(trainer, seed) -> bool:
     """Tell whether both halves of a run are finished."""
-    return all(run_folder.state(folder) == "finished" for folder in folders(trainer, DATASET, seed))
+    return all(run_folder.state(folder) == "finished" for folder in folders(trainer, DATASET, seed, environment()))
 
 
 def read_record(trainer, seed) -> dict:
     """Return the numbers of one method and seed."""
-    base, new = (run_folder.read_result(folder) for folder in folders(trainer, DATASET, seed))
+    base, new = (run_folder.read_result(folder) for folder in folders(trainer, DATASET, seed, environment()))
     return {
         "trainer": trainer,
         "seed": seed,
