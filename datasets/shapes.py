@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -42,27 +43,30 @@ NEW = (
 CLASSES = BASE + NEW
 
 
-def picture(classname: str, split: str, index: int, dataset: str = "shapes", style: Style = STYLE) -> Image.Image:
-    """Draw one picture of a class of `Shapes`."""
-    texture, colour, shape = classname.split(" ")
-    return draw(Figure(shape, colour, texture), style, rng_for(dataset, f"{split}/{classname}", index))
-
-
 class DrawnDataset(PromptDataset):
     """A data set that draws itself.
 
     Attributes:
         names: Class names in order of their labels; the first half is base.
         sizes: Images of a class in each split.
+        style: How hard it is to see.
     """
 
     images = "images"
     names = ()
     sizes = {"train": 32, "val": 8, "test": 40}
+    style = STYLE
 
-    def picture(self, classname: str, split: str, index: int) -> Image.Image:
-        """Draw one picture."""
+    @classmethod
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
+        """Say what a picture of a class shows; what the class leaves open is drawn by lot."""
         raise NotImplementedError
+
+    @classmethod
+    def picture(cls, classname: str, split: str, index: int) -> Image.Image:
+        """Draw one picture; it is fixed by data set, class, split and index."""
+        rng = rng_for(cls.folder, f"{split}/{classname}", index)
+        return draw(cls.figure(classname, rng), cls.style, rng)
 
     def prepare(self, root_dir: str):
         """Write images and split file unless they are there; all or nothing, and safe when two runs start at once."""
@@ -101,11 +105,12 @@ class Shapes(DrawnDataset):
     split_file = "split_shapes.json"
     template = "a drawing of a {}."
     names = CLASSES
-    style = STYLE
 
-    def picture(self, classname, split, index):
-        """See :meth:`DrawnDataset.picture`."""
-        return picture(classname, split, index, self.folder, self.style)
+    @classmethod
+    def figure(cls, classname, rng):
+        """See :meth:`DrawnDataset.figure`."""
+        texture, colour, shape = classname.split(" ")
+        return Figure(shape, colour, texture)
 
 
 class _ShiftedShapes(Shapes):
@@ -152,10 +157,10 @@ class ShapesTextures(DrawnDataset):
     template = "a {} pattern."
     names = TEXTURES
 
-    def picture(self, classname, split, index):
-        """See :meth:`DrawnDataset.picture`."""
-        rng = rng_for(self.folder, f"{split}/{classname}", index)
-        return draw(Figure(None, str(rng.choice(list(COLOURS))), classname), STYLE, rng)
+    @classmethod
+    def figure(cls, classname, rng):
+        """See :meth:`DrawnDataset.figure`."""
+        return Figure(None, str(rng.choice(list(COLOURS))), classname)
 
 
 class ShapesColours(DrawnDataset):
@@ -166,10 +171,10 @@ class ShapesColours(DrawnDataset):
     template = "a {} thing."
     names = tuple(COLOURS)
 
-    def picture(self, classname, split, index):
-        """See :meth:`DrawnDataset.picture`."""
-        rng = rng_for(self.folder, f"{split}/{classname}", index)
-        return draw(Figure(str(rng.choice(SHAPES)), classname, str(rng.choice(TEXTURES))), STYLE, rng)
+    @classmethod
+    def figure(cls, classname, rng):
+        """See :meth:`DrawnDataset.figure`."""
+        return Figure(str(rng.choice(SHAPES)), classname, str(rng.choice(TEXTURES)))
 
 
 class ShapesCounts(DrawnDataset):
@@ -180,8 +185,7 @@ class ShapesCounts(DrawnDataset):
     template = "a photo of {}."
     names = NUMBERS
 
-    def picture(self, classname, split, index):
-        """See :meth:`DrawnDataset.picture`."""
-        rng = rng_for(self.folder, f"{split}/{classname}", index)
-        figure = Figure(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS))), str(rng.choice(TEXTURES)), NUMBERS.index(classname) + 1)
-        return draw(figure, STYLE, rng)
+    @classmethod
+    def figure(cls, classname, rng):
+        """See :meth:`DrawnDataset.figure`."""
+        return Figure(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS))), str(rng.choice(TEXTURES)), NUMBERS.index(classname) + 1)

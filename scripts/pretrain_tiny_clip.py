@@ -122,7 +122,7 @@ def draw_probe(half: str, workers: int, per_class: int = 15):
     names = shapes.BASE if half == "base" else shapes.NEW
     jobs = [(name, "test", i) for name in names for i in range(per_class)]
     with ProcessPoolExecutor(workers) as pool:
-        images = list(pool.map(shapes.picture, *zip(*jobs), chunksize=20))
+        images = list(pool.map(shapes.Shapes.picture, *zip(*jobs), chunksize=20))
     labels = torch.arange(len(names)).repeat_interleave(per_class)
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])), labels, names
 

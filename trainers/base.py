@@ -1,10 +1,8 @@
 """Everything about a prompt-learning trainer that is Dassl-shaped, so that a method's file holds its method and nothing else."""
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
 from contextlib import contextmanager
 from typing import Dict, NamedTuple, Optional
@@ -22,6 +20,7 @@ from .. import measure
 from ..clip_patches import encoders
 from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
 from .checkpoints import Renames, find_checkpoint, learner_weights
+from .record import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -347,39 +346,8 @@ class PromptTrainer(TrainerX):
         print(f"Loaded {self.checkpoint_folder} from {path} (epoch {checkpoint.get('epoch', '?')})")
 
     def write_result(self):
-        """Write ``result.json`` into the output folder, atomically: what was run, on what, and what came out."""
-        scores = self.scores.get("test") or self.scores.get("val") or {}
-        dataset = self.dm.dataset
-        record = {
-            "status": self.status,
-            "trainer": type(self).__name__,
-            "dataset": self.cfg.DATASET.NAME,
-            "subsample": self.cfg.DATASET.SUBSAMPLE_CLASSES,
-            "shots": self.cfg.DATASET.NUM_SHOTS,
-            "seed": self.cfg.SEED,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "precision": self.precision,
-            "accuracy": scores.get("accuracy"),
-            "macro_f1": scores.get("macro_f1"),
-            "n_test": scores.get("n"),
-            "per_class": scores.get("per_class"),
-            "classnames": list(self.classnames),
-            "fewshot_digest": getattr(dataset, "fewshot_digest", None),
-            "epoch": self.epoch + 1 if self.status == "training" else self.max_epoch,
-            "learned_parameters": 0 if self.learner is None else sum(p.numel() for p in self.learner.parameters()),
-            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
-            "peak_memory_mb": round(measure.peak_memory_mb(self.device), 1),
-            "device": measure.device_name(self.device),
-            "versions": measure.versions(),
-            "commit": measure.commit(),
-            "config": json.loads(json.dumps(self.cfg, default=list)),
-        }
-        record.update(self.extra_results())
-        os.makedirs(self.output_dir, exist_ok=True)
-        path = os.path.join(self.output_dir, "result.json")
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=2)
-        os.replace(path + ".tmp", path)
+        """Write ``result.json`` into the output folder."""
+        write_record(self)
 
     def extra_results(self) -> dict:
         """Return what a method adds to ``result.json``."""

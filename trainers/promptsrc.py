@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, template_sentences
+from ..clip_patches.imagenet_templates import IMAGENET_TEMPLATES
 from .averaging import WeightAverage
 from .base import unit
 from .ivlp import IVLP
@@ -27,7 +28,7 @@ class PromptSRC(IVLP):
 
     def build_learner(self):
         """Keep the frozen class texts, and start the average."""
-        self.text_anchors = class_anchors(self.clip, template_sentences(self.classnames))
+        self.text_anchors = class_anchors(self.clip, template_sentences(self.classnames, IMAGENET_TEMPLATES))
         self.average = WeightAverage()
         self.epoch_weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         return super().build_learner()

@@ -42,7 +42,7 @@ def test_unused_rows_are_rebuilt_alike():
 def test_zero_shot_accuracy_leaves_room(tiny):
     """Between 40 and 70 % on base and new (chance is 5 %): a wrong template, normalisation or damaged weights would fall out."""
     for classes in (shapes.BASE, shapes.NEW):
-        images = torch.stack([torch.from_numpy(np.asarray(shapes.picture(name, "test", i)).copy()) for name in classes for i in range(6)])
+        images = torch.stack([torch.from_numpy(np.asarray(shapes.Shapes.picture(name, "test", i)).copy()) for name in classes for i in range(6)])
         images = images.float().div(255).sub(MEAN).div(STD).permute(0, 3, 1, 2)
         with torch.no_grad():
             image = F.normalize(tiny.encode_image(images), dim=-1)

@@ -98,14 +98,13 @@ def test_two_runs_at_once(tmp_path):
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     """A half-written set must not be taken for a whole one."""
     calls = iter(range(10 ** 6))
-    real = shapes.picture
 
-    def fail_later(*args, **kwargs):
+    def fail_later(*args):
         if next(calls) > 20:
             raise KeyboardInterrupt
-        return real(*args, **kwargs)
+        return draw(*args)
 
-    monkeypatch.setattr(shapes, "picture", fail_later)
+    monkeypatch.setattr(shapes, "draw", fail_later)
     with pytest.raises(KeyboardInterrupt):
         FewShapes(config(tmp_path))
     assert list(tmp_path.iterdir()) == []
