@@ -55,7 +55,7 @@ def start(name, build, subsample="base"):
     if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
         weights["centers"] = recording["topk"]
     if weights and subsample == "base":
-        if recording.info["checkpoint"].startswith("VLPromptLearner") and "fixed_embeddings" in recording:
+        if "topk" in recording:
             trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
         trainer.learner.load_state_dict(weights)
     return trainer, recording
