@@ -55,10 +55,7 @@ def main(argv=None) -> dict:
         base, new = run_halves(train, args, passed_on)
     except SystemExit as stop:
         if isinstance(stop.__cause__, (FileNotFoundError, ConnectionError)) and not args.dataset.startswith(EMBEDDED):
-            print(
-                f"No data or weights at hand? This needs neither: bash scripts/{door(args.trainer)}/base2new_train.sh {EMBEDDED} 1",
-                file=sys.stderr,
-            )
+            print(f"No data or weights at hand? This needs neither: bash {door(args.trainer)} {EMBEDDED} 1", file=sys.stderr)
         raise
     hm = harmonic_mean(base, new)
     row = [args.trainer, args.dataset, args.seed, base, new, hm]
@@ -138,8 +135,9 @@ def harmonic_mean(base: float, new: float) -> float:
 
 
 def door(trainer: str) -> str:
-    """Return the folder of a trainer's scripts."""
-    return {"ZeroshotCLIP": "zsclip"}.get(trainer, trainer.lower())
+    """Return the words after `bash` that start a trainer's base-to-new run, before data set and seed."""
+    own = Path("scripts", {"ZeroshotCLIP": "zsclip"}.get(trainer, trainer.lower()), "base2new_train.sh")
+    return str(own) if (CHECKOUT / own).is_file() else f"scripts/base2new.sh {trainer}"
 
 
 if __name__ == "__main__":

@@ -88,9 +88,15 @@ def test_doors(door, tmp_path):
     assert script == str(SCRIPTS / "base2new.py")
     trainer = passed[1]
     assert (CHECKOUT / "configs" / "trainers" / trainer / "basetonovel.yaml").is_file()
-    assert door.parent.name == load("base2new").door(trainer)
+    assert CHECKOUT / load("base2new").door(trainer) == door
     expected = ["--trainer", trainer, "--dataset", "shapes", "--seed", "3", "--resume", "TRAINER.X.INIT", "a photo of a"]
     assert passed == expected
+
+
+def test_every_trainer_has_a_way_in(base2new):
+    """Catches: a hint that names a script that does not exist."""
+    assert base2new.door("TAC") == "scripts/tac/base2new_train.sh"
+    assert base2new.door("Brand") == "scripts/base2new.sh Brand"
 
 
 def test_doors_say_how_they_are_used():
