@@ -1,8 +1,8 @@
-"""Clustering of unit vectors by cosine similarity."""
+"""Clustering by cosine similarity: of one set of vectors (TAC's class texts), or of many sets at once (AttriPrompt's patch tokens)."""
 from __future__ import annotations
 
 import warnings
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 import torch
@@ -77,3 +77,85 @@ def _lloyd(x: Tensor, centers: Tensor, iters: int, tol: float) -> Tensor:
         if float(shift) ** 2 < tol:
             break
     return F.normalize(centers, dim=-1)
+
+
+@torch.no_grad()
+def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) -> Tuple[Tensor, Tensor]:
+    """Cluster the tokens of every image (and layer) for itself, all of them at once.
+
+    Spherical k-means from a fixed start: the token nearest the mean of all, then always the token farthest from those taken. A cluster
+    that loses all its tokens gets the one that fits its own cluster worst. All steps work on the P x P cosines of each set, so the
+    tokens themselves are read twice: for the cosines and for the final means.
+
+    Args:
+        x: Tokens, (..., P, D); they need not be normalised. Half precision is clustered in single.
+        k: Clusters, 1 to P.
+        iters: Most assignments; it ends earlier when none changes.
+        budget_mb: Sets are taken in chunks whose cosines fit about this many MiB.
+
+    Returns:
+        The normalised means of the clusters' normalised tokens, largest cluster first, (..., K, D), fp32; and the cluster of each
+        token, (..., P).
+
+    Raises:
+        ValueError: No tokens, or ``k`` outside 1 to P.
+    """
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"tokens must be a non-empty (..., P, D), got {tuple(x.shape)}")
+    *sets, tokens, width = x.shape
+    if not 1 <= k <= tokens:
+        raise ValueError(f"{k} clusters of {tokens} tokens are not possible; allowed are 1 to {tokens}")
+    single = x.dtype == torch.float32
+    step = max(1, budget_mb * 2 ** 20 // (4 * (2 * tokens * tokens + (0 if single else tokens * width))))
+    with torch.autocast(x.device.type, enabled=False):
+        chunks = [_cluster_sets(part.float(), k, iters) for part in x.reshape(-1, tokens, width).split(step)]
+    centers, labels = (torch.cat(parts) for parts in zip(*chunks))
+    return centers.view(*sets, k, width), labels.view(*sets, tokens)
+
+
+def _cluster_sets(x: Tensor, k: int, iters: int) -> Tuple[Tensor, Tensor]:
+    """See :func:`cluster_tokens`; from (N, P, D) to (N, K, D) and (N, P)."""
+    cosines = x @ x.transpose(1, 2)  # (N, P, P)
+    inverse = cosines.diagonal(dim1=1, dim2=2).clamp_min(1e-24).rsqrt()  # one over each token's length, (N, P)
+    cosines.mul_(inverse.unsqueeze(1)).mul_(inverse.unsqueeze(2))
+    start = _farthest_first(cosines, k)
+    fit = cosines.gather(2, start.unsqueeze(1).expand(-1, x.shape[1], -1))  # of token and centre, (N, P, K)
+    labels = None
+    for _ in range(iters):
+        best, nearest = fit.max(dim=2)
+        nearest = _fill_empty(nearest, best, k)
+        if labels is not None and torch.equal(nearest, labels):
+            break
+        labels = nearest
+        member = F.one_hot(labels, k).to(x.dtype)  # (N, P, K)
+        dots = cosines @ member  # of token and the sum of a cluster's tokens
+        lengths = (member * dots).sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()  # of those sums, (N, 1, K)
+        fit = dots / lengths
+    order = F.one_hot(labels, k).sum(dim=1).argsort(dim=1, descending=True, stable=True)  # (N, K)
+    labels = order.argsort(dim=1).gather(1, labels)
+    member = F.one_hot(labels, k).to(x.dtype) * inverse.unsqueeze(2)
+    return F.normalize(member.transpose(1, 2) @ x, dim=-1), labels
+
+
+def _farthest_first(cosines: Tensor, k: int) -> Tensor:
+    """Choose the token nearest the mean, then always the one farthest from those chosen; (N, K)."""
+    rows = torch.arange(len(cosines), device=cosines.device)
+    chosen = [cosines.sum(dim=2).argmax(dim=1)]
+    near = cosines[rows, chosen[0]]  # cosine to the nearest of those chosen, (N, P)
+    for _ in range(k - 1):
+        chosen.append(near.argmin(dim=1))
+        near = torch.maximum(near, cosines[rows, chosen[-1]])
+    return torch.stack(chosen, dim=1)
+
+
+def _fill_empty(labels: Tensor, fit: Tensor, k: int) -> Tensor:
+    """Give each empty cluster the token that fits its own cluster worst, and is not the only one there; (N, P)."""
+    counts = F.one_hot(labels, k).sum(dim=1)  # (N, K)
+    if bool((counts > 0).all()):
+        return labels
+    for cluster in range(k):
+        worst = fit.masked_fill(counts.gather(1, labels) < 2, float("inf")).argmin(dim=1, keepdim=True)  # (N, 1)
+        target = torch.where(counts[:, cluster:cluster + 1] == 0, cluster, labels.gather(1, worst))
+        labels = labels.scatter(1, worst, target)
+        counts = F.one_hot(labels, k).sum(dim=1)
+    return labels

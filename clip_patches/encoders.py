@@ -2,7 +2,8 @@
 
 A deep-prompt method says which tokens go in, into which layers, and who may see whom; these two functions do the rest.
 ``prompts[0]`` is inserted at the input of layer 1, ``prompts[l]`` overwrites the same slots at the input of layer l + 1, and
-after ``len(prompts)`` layers the inserted tokens flow on like any other token. No prompts at all is stock CLIP.
+after ``len(prompts)`` layers the inserted tokens flow on like any other token. ``None`` in the place of a layer's prompts lets the
+tokens flow on into that layer. No prompts at all is stock CLIP.
 
 What is left out because it cannot change the result:
 
@@ -13,7 +14,7 @@ What is left out because it cannot change the result:
 """
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from .attention import causal_mask, finish_block, keys_values, queries, queries_
 # Rough number of floats that one text token of one class costs in a block when no graph is kept: the residual stream, its
 # normalised copy, queries, keys, values, and twice the four-fold hidden layer of the MLP, in multiples of the width.
 FLOATS_PER_TOKEN = 14
+Summary = TypeVar("Summary")
 
 
 class Sentences(NamedTuple):
@@ -81,9 +83,7 @@ def encode_image(clip: nn.Module, images: Tensor, prompts: Sequence[Tensor] = ()
             raise ValueError("visual prompts need a ViT visual tower, and this CLIP has a ResNet; use a ViT backbone "
                              "(e.g. ViT-B/16) or set the visual prompt depth to 0")
         return visual(images)
-    x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
-    cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
-    x = visual.ln_pre(torch.cat([cls, x], dim=1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + P, D)
+    x = _embed_patches(visual, images)
     blocks = visual.transformer.resblocks
     prompts = _as_prompts(prompts, x, blocks, "visual")
     if len(prompts):
@@ -93,6 +93,44 @@ def encode_image(clip: nn.Module, images: Tensor, prompts: Sequence[Tensor] = ()
     return visual.ln_post(x) @ visual.proj
 
 
+@torch.no_grad()
+def encode_image_layers(clip: nn.Module, images: Tensor, layers: Sequence[int],
+                        summarise: Callable[[Tensor], Summary]) -> Tuple[Tensor, List[Summary]]:
+    """Encode images with the frozen tower, and summarise the patch tokens of some layers on the way.
+
+    A layer's tokens are given up as soon as the next layer has read them; what ``summarise`` returns is all that is kept.
+
+    Args:
+        clip: Stock CLIP with a ViT visual tower.
+        images: (B, 3, H, W), normalised as CLIP wants them.
+        layers: Layers, 1 to L, whose output is summarised; any order, repeats cost nothing.
+        summarise: Takes the patch tokens after a layer, (B, P, D), CLS left out.
+
+    Returns:
+        Projected image features, not normalised, (B, d), and the summary for each entry of ``layers``.
+
+    Raises:
+        ValueError: A ResNet tower, or a layer that it does not have.
+    """
+    if not is_vit(clip):
+        raise ValueError("patch tokens of each layer need a ViT visual tower, and this CLIP has a ResNet; use a ViT backbone "
+                         "(e.g. ViT-B/16)")
+    visual = clip.visual
+    blocks = visual.transformer.resblocks
+    missing = sorted(set(layers) - set(range(1, len(blocks) + 1)))
+    if missing:
+        raise ValueError(f"the visual tower has no layer {missing}; it has layers 1 to {len(blocks)}")
+    x, summaries = _embed_patches(visual, images.type(clip.dtype)), {}
+    for layer, block in enumerate(blocks, start=1):
+        if layer < len(blocks) or layer in layers:
+            x = finish_block(block, x, *queries_keys_values(block, x))
+        else:
+            x = finish_block(block, x[:, :1], queries(block, x[:, :1]), *keys_values(block, x))
+        if layer in layers:
+            summaries[layer] = summarise(x[:, 1:])
+    return visual.ln_post(x[:, 0]) @ visual.proj, [summaries[layer] for layer in layers]
+
+
 def encode_text(clip: nn.Module, sentences: Sentences, prompts: Sequence[Tensor] = (), slot: int = 1,
                 mask: Optional[Tensor] = None, budget_mb: int = 256) -> Tensor:
     """Encode class sentences with prompt tokens inserted before position ``slot``.
@@ -100,13 +138,14 @@ def encode_text(clip: nn.Module, sentences: Sentences, prompts: Sequence[Tensor]
     Args:
         clip: Stock CLIP.
         sentences: From :func:`embed_tokens`, or put together from learned embeddings.
-        prompts: One tensor a prompted layer: (E, D) for all images, or (B, E, D) when they depend on the image.
+        prompts: One tensor a prompted layer: (E, D) for all images, or (B, E, D) when they depend on the image; or, in any of the
+            layers, (B or 1, C, E, D) when they depend on the class.
         slot: Position of the first inserted token; 1 is right after SOS.
         mask: (T + E, T + E), True where the row may attend to the column; default causal.
         budget_mb: Without gradients, classes are taken in chunks whose activations fit about this many MiB.
 
     Returns:
-        Projected text features at EOT, not normalised: (C, d), or (B, C, d) for prompts that depend on the image.
+        Projected text features at EOT, not normalised: (C, d), or (B, C, d) where a layer's prompts have a dimension B.
 
     Raises:
         ValueError: Longer than CLIP's context after insertion, more prompted layers than layers, or tensors that do not fit.
@@ -127,12 +166,13 @@ def encode_text(clip: nn.Module, sentences: Sentences, prompts: Sequence[Tensor]
     if len(prompts):
         prompts = [prompts[0] + position[x.shape[1]:], *prompts[1:]]
     mask = causal_mask(length, x.device) if mask is None else mask.to(x.device)
-    grouped = len(prompts) and prompts[0].dim() == 3
+    grouped = any(p is not None and p.dim() > 2 for p in prompts)
+    by_class = any(p is None or p.dim() == 4 for p in prompts)  # or tokens that flow on and are overwritten later
 
     visible = mask[order][:, order]  # rows and columns as [words][inserted]
     words = x.shape[1]
-    if shared < slot or bool(visible[:shared, shared:words].any()) or bool(visible[words:, shared:words].any()):
-        features = _encode_unshared(blocks, x, prompts, slot, mask, eot, grouped)
+    if by_class or shared < slot or bool(visible[:shared, shared:words].any()) or bool(visible[words:, shared:words].any()):
+        features = _encode_unshared(blocks, x, prompts, slot, mask, eot)
     else:
         features = _encode_shared(blocks, x, prompts, slot, visible, eot, shared, budget_mb)
     features = clip.ln_final(features).type(x.dtype) @ clip.text_projection
@@ -144,14 +184,27 @@ def is_vit(clip: nn.Module) -> bool:
     return hasattr(clip.visual, "transformer")
 
 
+def _embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
+    """Cut images into patches, put CLS in front, add positions; (B, 1 + P, D)."""
+    x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
+    cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+    return visual.ln_pre(torch.cat([cls, x], dim=1) + visual.positional_embedding.to(x.dtype))
+
+
 def _as_prompts(prompts: Sequence[Tensor], x: Tensor, blocks: nn.Module, tower: str) -> Sequence[Tensor]:
     if len(prompts) > len(blocks):
         raise ValueError(f"{len(prompts)} {tower} layers are to be prompted, but the {tower} tower has {len(blocks)}; "
                          f"allowed depths are 0 to {len(blocks)}")
-    shapes = {tuple(p.shape) for p in prompts}
-    if len(shapes) > 1 or any(len(s) not in (2, 3) or s[-1] != x.shape[-1] for s in shapes):
-        raise ValueError(f"{tower} prompts must all be (E, {x.shape[-1]}) or all (B, E, {x.shape[-1]}), got {sorted(shapes)}")
-    return [p.to(x.dtype) for p in prompts]
+    if len(prompts) and (prompts[0] is None or prompts[-1] is None):
+        raise ValueError(f"the first and the last of the {len(prompts)} prompted {tower} layers must have prompts, and one of them has None")
+    shapes = {tuple(p.shape) for p in prompts if p is not None and p.dim() < 4}
+    by_class = {tuple(p.shape) for p in prompts if p is not None and p.dim() > 3}
+    fit = len({s[-2:] for s in shapes | by_class}) < 2 and all(s[-1] == x.shape[-1] for s in shapes | by_class)
+    if len(shapes) > 1 or any(len(s) < 2 for s in shapes) or not fit or any(len(s) > 4 or s[1] != len(x) for s in by_class):
+        raise ValueError(f"{tower} prompts must all be (E, {x.shape[-1]}) or all (B, E, {x.shape[-1]})"
+                         + (f", and those that depend on the class (B, {len(x)}, E, {x.shape[-1]})" if by_class else "")
+                         + f", got {sorted(shapes | by_class)}")
+    return [None if p is None else p.to(x.dtype) for p in prompts]
 
 
 def _run_blocks(blocks: nn.Module, x: Tensor, prompts: Sequence[Tensor], slot: int, mask: Optional[Tensor],
@@ -161,7 +214,7 @@ def _run_blocks(blocks: nn.Module, x: Tensor, prompts: Sequence[Tensor], slot: i
     Args:
         blocks: The tower's residual attention blocks.
         x: Input of layer 1 without prompts, (N, T, D).
-        prompts: Tokens of each prompted layer, (E, D) or (N, E, D).
+        prompts: Tokens of each prompted layer, (E, D) or (N, E, D), or None.
         slot: Position of the first inserted token.
         mask: (T + E, T + E) or None.
         read: Position (inserted tokens not counted) of the row to return, (N,).
@@ -177,13 +230,17 @@ def _run_blocks(blocks: nn.Module, x: Tensor, prompts: Sequence[Tensor], slot: i
     aside = own, torch.cat([own, inserted])  # positions of queries, positions of keys, while the prompts stand aside
     if mask is not None:
         mask = mask.to(x.device)
-    position = read
+    extra, position = None, read  # the inserted tokens while they stand aside
     for layer, block in enumerate(blocks, start=1):
-        extra = prompts[layer - 1].expand(n, -1, -1) if layer <= len(prompts) else None
-        if extra is not None and layer == len(prompts) and layer < len(blocks):  # from here on they are ordinary tokens
+        if layer <= len(prompts) and prompts[layer - 1] is not None:
+            extra = prompts[layer - 1].expand(n, -1, -1)
+        overwritten = layer < len(prompts) and prompts[layer] is not None
+        if extra is not None and not overwritten and layer < len(blocks):  # from here on they are ordinary tokens
             x = torch.cat([x[:, :slot], extra, x[:, slot:]], dim=1)
-            position = read + e * (read >= slot)
-            extra = None
+            extra, position = None, read + e * (read >= slot)
+        elif extra is None and e and overwritten:  # and here they no longer are
+            extra, x = x[:, slot:slot + e], torch.cat([x[:, :slot], x[:, slot + e:]], dim=1)
+            position = read
         visible = mask
         if mask is not None and extra is not None:
             visible = mask[aside[0]][:, aside[1]]
@@ -201,13 +258,13 @@ def _run_blocks(blocks: nn.Module, x: Tensor, prompts: Sequence[Tensor], slot: i
     return x.squeeze(1)
 
 
-def _encode_unshared(blocks, x, prompts, slot, mask, eot, grouped) -> Tensor:
+def _encode_unshared(blocks, x, prompts, slot, mask, eot) -> Tensor:
     """Text without a class-independent prefix: every class of every image is a sequence of its own; (B or 1, C, D)."""
     c = x.shape[0]
-    b = prompts[0].shape[0] if grouped else 1
+    b = max((p.shape[0] for p in prompts if p is not None and p.dim() > 2), default=1)
     x = x.expand(b, *x.shape).flatten(0, 1)  # (B C, T, D)
-    if grouped:
-        prompts = [p.repeat_interleave(c, dim=0) for p in prompts]
+    prompts = [p if p is None or p.dim() == 2 else (p if p.dim() == 4 else p.unsqueeze(1)).expand(b, c, -1, -1).flatten(0, 1)
+               for p in prompts]
     return _run_blocks(blocks, x, prompts, slot, mask, eot.repeat(b)).unflatten(0, (b, c))
 
 
