@@ -19,8 +19,9 @@ import os
 import sys
 from pathlib import Path
 
-from clusterprompt import run_folder
 from tabulate import tabulate
+
+from clusterprompt import run_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EMBEDDED = "shapes"

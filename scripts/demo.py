@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from base2new import CHECKOUT, default_output, folders, harmonic_mean
-from clusterprompt import dassl_compat, registration, run_folder
 from tabulate import tabulate
+
+from clusterprompt import dassl_compat, registration, run_folder
 
 DATASET = "shapes"
 SHOTS = 16
@@ -92,8 +93,9 @@ def run_all(todo, fresh: bool, output: Path):
 def draw_data():
     """Let the data set write itself before several processes would do so at once."""
     dassl_compat.prepare()
-    from clusterprompt.datasets.shapes import Shapes
     from dassl.config import get_cfg_default
+
+    from clusterprompt.datasets.shapes import Shapes
 
     registration.speak_through_stdout()
     cfg = get_cfg_default()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from clusterprompt import dassl_compat
 from PIL import Image
+
+from clusterprompt import dassl_compat
 
 dassl_compat.prepare()  # before a test imports dassl; does nothing for the stand-in
 torch.set_num_threads(1)  # the models are tiny; threads would only wait for each other

@@ -6,18 +6,19 @@ import subprocess
 import sys
 import textwrap
 
-import clusterprompt
 import numpy
 import pytest
 import torch
-from clusterprompt import dassl_compat, registration
-from clusterprompt.datasets.base import PromptDataset
-from clusterprompt.trainers.base import PromptTrainer
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import Registry
 from yacs.config import CfgNode
+
+import clusterprompt
+from clusterprompt import dassl_compat, registration
+from clusterprompt.datasets.base import PromptDataset
+from clusterprompt.trainers.base import PromptTrainer
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import shutil
 from collections import defaultdict
 
 import pytest
+from dassl.data.datasets import Datum
+
 from clusterprompt.datasets.base import PromptDataset
 from clusterprompt.datasets.caltech101 import Caltech101
-from dassl.data.datasets import Datum
 
 SEEDS = (0, 1, 2, 3)
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from clusterprompt.datasets.caltech101 import Caltech101
 
 # sha256 of CoOp's few-shot lists (train, val) on the published split; the same as the index files of linzhiqiu/cross_modal_adaptation.
