@@ -28,14 +28,24 @@ def encode_image(clip: nn.Module, images: Tensor, prompts: Sequence[Tensor] = ()
 def encode_text(clip: nn.Module, sentences: Sentences, prompts: Sequence[Tensor] = (), slot: int = 1,
                 mask: Optional[Tensor] = None, budget_mb: int = 0) -> Tensor:
     """See :func:`encoders.encode_text`; ``budget_mb`` is not used."""
+    images = [len(p) for p in prompts if p is not None and p.dim() in (3, 4)]
+    if images:
+        return torch.stack([_encode_sentences(clip, sentences, [_of_image(p, i) for p in prompts], slot, mask)
+                            for i in range(max(images))])
+    return _encode_sentences(clip, sentences, prompts, slot, mask)
+
+
+def _of_image(prompts: Optional[Tensor], i: int) -> Optional[Tensor]:
+    """Tokens of one image, (E, D) or (C, E, D)."""
+    return prompts if prompts is None or prompts.dim() == 2 else prompts[i % len(prompts)]
+
+
+def _encode_sentences(clip, sentences, prompts, slot, mask) -> Tensor:
     x, eot, _ = sentences
     x = x.type(clip.dtype)
-    if len(prompts) and prompts[0].dim() == 3:
-        return torch.stack([encode_text(clip, sentences, [p[i] for p in prompts], slot, mask)
-                            for i in range(len(prompts[0]))])
     if len(prompts):
         x = _insert(x, prompts[0], slot)
-        eot = eot + (eot >= slot) * prompts[0].shape[0]
+        eot = eot + (eot >= slot) * prompts[0].shape[-2]
     padding = clip.token_embedding(torch.zeros(len(x), clip.context_length - x.shape[1], dtype=torch.long, device=x.device))
     x = torch.cat([x, padding.type(x.dtype)], dim=1) + clip.positional_embedding.type(x.dtype)  # (C, 77, D)
     if mask is None:
@@ -57,7 +67,7 @@ def _blocks(blocks: nn.Module, x: Tensor, prompts: Sequence[Tensor], slot: int, 
     if mask is not None:
         mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(~mask.to(x.device), float("-inf"))
     for layer, block in enumerate(blocks):
-        if 0 < layer < len(prompts):
+        if 0 < layer < len(prompts) and prompts[layer] is not None:
             x = _insert(torch.cat([x[:, :slot], x[:, slot + prompts[layer].shape[-2]:]], dim=1), prompts[layer], slot)
         h = block.ln_1(x).transpose(0, 1)  # (T, N, D), as CLIP's blocks want it
         x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0].transpose(0, 1)

@@ -54,6 +54,28 @@ def test_text_against_plain(clip, depth, images, slot):
     assert_same(encoders.encode_text(clip, sentences, prompts, slot), plain.encode_text(clip, sentences, prompts, slot), prompts)
 
 
+@pytest.mark.parametrize("slot", [1, 5, 6])
+@pytest.mark.parametrize("images", [None, 1, 2])
+@pytest.mark.parametrize("given", ["p-c", "pc-", "pcp", "c", "cpc", "p-p", "ppc"])
+def test_text_with_prompts_of_classes(clip, given, images, slot):
+    """Tokens that flow on, are overwritten later, or differ by class (c): a slip in any of it shows."""
+    sentences, shared = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(3, images, TEXT)
+    by_class = [torch.stack([p.detach() * (i + 1) for i in range(len(NAMES))]).expand(images or 1, -1, TOKENS, TEXT)
+                .clone().requires_grad_() for p in random_prompts(3, None, TEXT, seed=1)]
+    prompts = [{"p": shared[i], "c": by_class[i], "-": None}[kind] for i, kind in enumerate(given.rstrip("-"))]
+    leaves = [p for p in prompts if p is not None]
+    fast = encoders.encode_text(clip, sentences, prompts, slot)
+    assert fast.shape == ((images or 1, 4, 128) if images or "c" in given else (4, 128))
+    assert_same(fast, plain.encode_text(clip, sentences, prompts, slot), leaves)
+
+
+def test_vision_with_a_layer_left_out(clip):
+    """None lets the tokens of the layer before flow on, under a mask too."""
+    x, (first, last) = torch.randn(3, 3, 64, 64), random_prompts(2, None, VISION)
+    mask = precontext_mask(PATCHES, TOKENS - 1, 1)
+    assert_same(encoders.encode_image(clip, x, [first, None, last], mask), plain.encode_image(clip, x, [first, None, last], mask), [first, last])
+
+
 @pytest.mark.parametrize("images", [None, 2])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_text_with_any_mask(clip, depth, images):
@@ -146,6 +168,8 @@ def test_resnet_takes_no_visual_prompts(resnet_clip):
     ([torch.zeros(4, VISION)] * 4, "4 visual layers .* has 3"),
     ([torch.zeros(4, VISION), torch.zeros(5, VISION)], "must all be"),
     ([torch.zeros(4, 7)], "must all be"),
+    ([torch.zeros(4, VISION), None], "first and the last"),
+    ([torch.zeros(1, 2, 4, VISION)], "depend on the class"),
 ])
 def test_prompts_that_do_not_fit(clip, prompts, message):
     """Wrong shapes and depths are named."""
