@@ -91,8 +91,10 @@ def main(argv=None):
     finally:
         stop_speaking()
         log, sys.stdout = sys.stdout, console
-        if log is not console and getattr(log, "file", None):
-            log.file.close()
+        if log is not console:
+            log.console = io.StringIO()  # real Dassl's logger closes its console when it is thrown away
+            if getattr(log, "file", None):
+                log.file.close()
 
 
 def run(args):
@@ -125,7 +127,8 @@ def run(args):
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     run_folder.put_old_log_aside(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR)
-    sys.stdout.file.write(head.text.getvalue())
+    if getattr(sys.stdout, "file", None):
+        sys.stdout.file.write(head.text.getvalue())
     Path(cfg.OUTPUT_DIR, "config.yaml").write_text(cfg.dump(), encoding="utf-8")
 
     if args.eval_only:

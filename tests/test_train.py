@@ -1,5 +1,6 @@
 """train.py: its command line, its output folder, what it says to bad input."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -78,6 +79,35 @@ def test_a_run_and_its_evaluation(train, command, capsys, tmp_path):
     assert evaluated.learner.ctx.equal(trainer.learner.ctx)
     assert result("new")["n_test"] == 6
     assert not (tmp_path / "new" / "prompt_learner").exists()
+
+
+def test_stdout_survives_real_dassls_logger(train, command, monkeypatch, capsys):
+    """Catches: a console closed by the logger's end, after which every print of a second run fails."""
+
+    class Logger:  # as in Dassl 0.6.3
+        def __init__(self, path):
+            self.console, self.file = sys.stdout, open(path, "w")
+
+        def write(self, text):
+            self.console.write(text)
+            self.file.write(text)
+
+        def flush(self):
+            self.console.flush()
+
+        def close(self):
+            self.console.close()
+            self.file.close()
+
+        __del__ = close
+
+    monkeypatch.setattr("dassl.utils.setup_logger", lambda folder: setattr(sys, "stdout", Logger(f"{folder}/log.txt")))
+    stdout = sys.stdout
+    train.main(command())
+    gc.collect()
+    print("still open")
+    assert sys.stdout is stdout and not stdout.closed
+    assert "Finish training" in Path("out/log.txt").read_text()
 
 
 def test_seed_zero_is_a_seed(train, command):
