@@ -206,11 +206,11 @@ class PromptTrainer(TrainerX):
                 f"the loss is not finite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
                 + ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
                 + ". Lower OPTIM.LR, or use PREC fp32")
+        self.model_zero_grad()
+        self.backward(self.scaled(loss))
         if self.scaler is None:
-            self.model_backward_and_update(loss)
+            self.model_update()
         else:
-            self.model_zero_grad()
-            self.scaler.scale(loss).backward()
             self.scaler.step(self.optim)
             self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
@@ -219,6 +219,14 @@ class PromptTrainer(TrainerX):
         if len(terms) > 1:
             summary.update({name: term.item() for name, term in terms.items()})
         return {**summary, "acc": self.batch_accuracy}
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss; the place for what a method does with gradients."""
+        loss.backward()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return a loss as half precision on a GPU needs it: so large that its gradients do not vanish."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Return scaled cosine similarities in fp32.
