@@ -1,7 +1,7 @@
-"""Frozen features that are the same in every epoch, computed once per training image."""
+"""Frozen features that are the same in every epoch, computed once per training image, or once per view of it."""
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -48,3 +48,41 @@ class FeatureCache:
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`."""
         self.known, self.features = state["known"], state["features"]
+
+
+class ViewCache(FeatureCache):
+    """Keep what a frozen pass says of a few augmented views of every training image; epochs take turns with them.
+
+    Args:
+        images: Number of training images.
+        views: Views kept of each, V.
+        shapes: Shapes of the tensors that the pass gives for one image.
+        limit_mb: Most memory that this may come to, MiB.
+
+    Raises:
+        ValueError: It would take more.
+    """
+
+    def __init__(self, images: int, views: int, shapes: Sequence[Tuple[int, ...]], limit_mb: int):
+        super().__init__(images * views)
+        self.views, self.shapes = views, [torch.Size(shape) for shape in shapes]
+        need = images * views * sum(shape.numel() for shape in self.shapes) * 4 / 2 ** 20
+        if need > limit_mb:
+            raise ValueError(f"keeping {views} views of {images} images takes {need:.0f} MiB of memory, above the limit of {limit_mb}; "
+                             "keep fewer views (CACHE_VIEWS) or raise the limit (CACHE_MB)")
+
+    def look(self, epoch: int, index: Tensor, images: Tensor, compute: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Tensor]:
+        """Return what ``compute`` gives for a batch's images, or what it gave for the views in whose place they come.
+
+        Args:
+            epoch: Chooses the view.
+            index: Places of the images in the training list, (B,).
+            images: The batch, view-major, (views * B, 3, H, W); only what is not known is computed.
+            compute: The frozen pass: images to tensors of the known shapes.
+        """
+        per_image = len(images) // len(index)
+        view = (epoch * per_image + torch.arange(per_image)).repeat_interleave(len(index)) % self.views
+        rows = index.cpu().repeat(per_image) * self.views + view
+        flat = self(rows, lambda new: torch.cat([part.flatten(1) for part in compute(images[new])], dim=1))
+        parts = flat.split([shape.numel() for shape in self.shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes)]
