@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_checkpoint
 from sklearn.metrics import f1_score, recall_score
 from torch import Tensor, nn
 
 from .. import measure
 from ..clip_patches import encoders
 from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
-from .checkpoints import Renames, find_checkpoint, learner_weights
+from .checkpoints import Renames, find_checkpoint, learner_weights, read_checkpoint
 from .record import write_record
 
 logger = logging.getLogger(__name__)
@@ -332,7 +331,7 @@ class PromptTrainer(TrainerX):
         """Load the learner's weights, ours or official, from a training run's folder.
 
         Args:
-            directory: Output folder of the training run; empty loads nothing.
+            directory: Output folder of the training run, or a ``.safetensors`` file; empty loads nothing.
             epoch: Default: the best model if one was kept, else the last.
 
         Raises:
@@ -342,16 +341,14 @@ class PromptTrainer(TrainerX):
         if not directory or self.learner is None:
             print("No checkpoint is loaded: " + ("no folder is given" if self.learner is not None else "nothing is learned"))
             return
-        self._load_file(find_checkpoint(directory, self.checkpoint_folder, epoch))
+        is_file = str(directory).endswith(".safetensors")
+        self._load_file(directory if is_file else find_checkpoint(directory, self.checkpoint_folder, epoch))
 
     def _load_file(self, path):
-        checkpoint = load_checkpoint(str(path))
-        weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-        if not isinstance(weights, dict):
-            raise ValueError(f"{path} holds no state_dict")
+        weights, epoch = read_checkpoint(path)
         self.learner.load_state_dict(learner_weights(weights, self.learner, self.clip, self.official_names,
                                                      self.official_ignored, str(path)))
-        print(f"Loaded {self.checkpoint_folder} from {path} (epoch {checkpoint.get('epoch', '?')})")
+        print(f"Loaded {self.checkpoint_folder} from {path} (epoch {epoch})")
 
     def write_result(self):
         """Write ``result.json`` into the output folder."""

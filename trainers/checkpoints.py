@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
+from dassl.utils import load_checkpoint
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 Renames = Sequence[Tuple[str, str]]
@@ -46,6 +48,49 @@ def find_checkpoint(directory: str, folder: str, epoch: Optional[int] = None) ->
     return path
 
 
+def read_checkpoint(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], object]:
+    """Read the weights and the epoch of a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file.
+
+    Raises:
+        ValueError: It holds no weights, or is damaged.
+    """
+    if str(path).endswith(".safetensors"):
+        try:
+            with safe_open(str(path), "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get("epoch", "?")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    checkpoint = load_checkpoint(str(path))
+    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds no state_dict")
+    return weights, checkpoint.get("epoch", "?")
+
+
+def new_name(name: str, renames: Renames) -> Optional[str]:
+    """Return a learner's name for an official one; None if the table does not hold it."""
+    return next((re.sub(pattern, to, name) for pattern, to in renames if re.fullmatch(pattern, name)), None)
+
+
+def learned_entries(state_dict: Mapping[str, Tensor], renames: Renames, ignored: Iterable[str] = (),
+                    source: str = "checkpoint") -> Dict[str, Tensor]:
+    """Pick what is learned out of an official checkpoint, under the learner's names, without having learner or CLIP at hand.
+
+    Raises:
+        ValueError: It lacks learned entries, or holds some that the table does not know.
+    """
+    found, foreign = {}, []
+    for name, value in state_dict.items():
+        new = new_name(name, renames) or new_name(f"prompt_learner.{name}", renames)  # some learners are registered alone
+        if new:
+            found[new] = value
+        elif not (REBUILT.search(name) or TOWERS.match(name) or any(re.fullmatch(i, name) for i in ignored)):
+            foreign.append(name)
+    if foreign or not found:
+        raise ValueError(f"{source} does not fit: " + (f"it also holds {', '.join(sorted(foreign)[:6])}" if foreign else "nothing in it is learned"))
+    return found
+
+
 def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: nn.Module, renames: Renames = (),
                     ignored: Iterable[str] = (), source: str = "checkpoint") -> Dict[str, Tensor]:
     """Select and rename the weights of a learner.
@@ -65,7 +110,7 @@ def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: 
     frozen = set(clip.state_dict()) | {name.split(".", 1)[1] for name in clip.state_dict() if name.startswith("visual.")}
     found, foreign = {}, []
     for name, value in state_dict.items():
-        new = next((re.sub(pattern, to, name) for pattern, to in renames if re.fullmatch(pattern, name)), name)
+        new = new_name(name, renames) or name
         if new in wanted:
             found[new] = value
         elif REBUILT.search(name) or TOWERS.sub("", name) in frozen or any(re.fullmatch(i, name) for i in ignored):

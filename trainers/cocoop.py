@@ -36,7 +36,7 @@ class CoCoOp(PromptTrainer):
     """Learn an image-conditioned context by cross-entropy; text features are computed for every image and class."""
 
     options = {"N_CTX": 16, "CTX_INIT": None, "PREC": "fp16"}
-    official_names = ((r"prompt_learner\.(.+)", r"\1"),)
+    official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
 
     def build_learner(self):
         """The context starts from words, or from noise."""

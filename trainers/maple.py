@@ -46,7 +46,7 @@ class MaPLe(IVLP):
 
     options = {"N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 9}
     checkpoint_folder = "MultiModalPromptLearner"
-    official_names = ((r"prompt_learner\.(.+)", r"\1"),)
+    official_names = ((r"prompt_learner\.(ctx|(proj|compound_prompts_text|compound_prompt_projections)\..+)", r"\1"),)
 
     def build_learner(self):
         """See :meth:`PromptTrainer.build_learner`."""

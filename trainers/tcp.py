@@ -40,6 +40,7 @@ class TCP(KgCoOp):
     """
 
     options = {**KgCoOp.options, "PROMPT_LAYER": -1}  # -1: two thirds of the tower, 8 of 12
+    official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
     official_ignored = (r"(prompt_learner\.)?bias_vectors",)
 
     def check_cfg(self, cfg):

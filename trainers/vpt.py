@@ -23,7 +23,7 @@ class VPT(PromptTrainer):
     """Learn visual prompts by cross-entropy against frozen class texts."""
 
     options = {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12}
-    official_names = IVLP.official_names
+    official_names = IVLP.official_names[1:3]  # the vision tower's
 
     def build_learner(self):
         """Keep the frozen class texts."""
