@@ -10,7 +10,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 WEIGHTS = Path(__file__).parent / "embedded" / "tiny.safetensors"
-SHA256 = ""
+SHA256 = "e95d5c05ddf72228330be9f98b7c738ebf2908ce8fa95a18a7f174508b6fb6ee"
 # embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
 GEOMETRY = (128, 64, 4, 128, 8, 77, 49408, 128, 2, 4)
 

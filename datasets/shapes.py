@@ -21,7 +21,7 @@ from .drawing import COLOURS, SHAPES, TEXTURES, Figure, Style, draw, rng_for
 logger = logging.getLogger(__name__)
 
 # Harder to see than the clean drawings that the embedded CLIP was pretrained on: noisy, blurred, dim, blotched.
-STYLE = Style(radius=(14, 24), rotation=35, jitter=30, clutter=0.15, blotches=(20, 70), gain=(0.35, 0.9), blur=(0.3, 1.0), noise=(15, 45))
+STYLE = Style(radius=(14, 24), rotation=35, jitter=28, clutter=0.15, blotches=(18, 65), gain=(0.4, 0.95), blur=(0.3, 1.0), noise=(13, 42))
 NUMBERS = ("one thing", "two things", "three things", "four things", "five things")
 
 
