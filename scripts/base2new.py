@@ -19,9 +19,11 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
 from tabulate import tabulate
 
 from clusterprompt import run_folder
+from clusterprompt.clip_patches.embedded_clip import GEOMETRY
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EMBEDDED = "shapes"
@@ -68,6 +70,7 @@ def run_halves(train, args, passed_on) -> tuple:
     """Run what is not finished yet; return the two accuracies."""
     base_folder, new_folder = folders(args.trainer, args.dataset, args.seed)
     common = common_options(args)
+    passed_on = [*passed_on, *fitting_depths(common, passed_on)]
     base_options = [flag for flag in ("--resume", "--overwrite") if getattr(args, flag[2:])]
     base_args = [*common, "--output-dir", base_folder, *base_options, *passed_on, "DATASET.SUBSAMPLE_CLASSES", "base"]
     refuse_other_settings(train, base_args, args.overwrite)
@@ -116,6 +119,21 @@ def common_options(args) -> list:
     if os.environ.get("EPOCHS"):
         values += ["OPTIM.MAX_EPOCH", os.environ["EPOCHS"]]
     return options + values
+
+
+def fitting_depths(options, passed_on) -> list:
+    """Return KEY VALUE pairs for the prompt depths of the yaml that are beyond the embedded CLIP's layers, and say so."""
+    yaml_file = CHECKOUT / options[options.index("--config-file") + 1]
+    if "--backbone" not in options or options[options.index("--backbone") + 1] != "tiny" or not yaml_file.is_file():
+        return []
+    layers = min(GEOMETRY[2], GEOMETRY[9])
+    nodes = yaml.safe_load(yaml_file.read_text(encoding="utf-8")).get("TRAINER", {})
+    deep = {f"TRAINER.{node}.{key}": value for node, keys in nodes.items() for key, value in keys.items()
+            if key.startswith("PROMPT_DEPTH") and value > layers and f"TRAINER.{node}.{key}" not in passed_on}
+    if deep:
+        print(f"The embedded CLIP has {layers} layers, fewer than the yaml prompts: "
+              + ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items()))
+    return [word for key in deep for word in (key, "-1")]
 
 
 def folders(trainer: str, dataset: str, seed: int, environ=os.environ) -> tuple:

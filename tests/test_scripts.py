@@ -183,6 +183,22 @@ def test_embedded_data_use_the_embedded_clip(base2new, monkeypatch):
     assert "--backbone" not in base2new.common_options(arguments)
 
 
+@pytest.mark.parametrize("backbone, trainer, given, expected", [
+    ("tiny", "MaPLe", [], ["TRAINER.MAPLE.PROMPT_DEPTH", "-1"]),
+    ("tiny", "IVLP", ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", "2"], ["TRAINER.IVLP.PROMPT_DEPTH_VISION", "-1"]),
+    ("tiny", "TAC", [], []),
+    ("tiny", "CoOp", [], []),
+    ("ViT-B/16", "MaPLe", [], []),
+])
+def test_depths_fit_the_embedded_clip(base2new, backbone, trainer, given, expected, monkeypatch, capsys):
+    """Catches: a yaml of 9 layers that fails on the embedded 4, a depth that the user chose lost, or another backbone's changed."""
+    monkeypatch.setenv("BACKBONE", backbone)
+    monkeypatch.delenv("CFG", raising=False)
+    options = base2new.common_options(base2new.argparse.Namespace(trainer=trainer, dataset="shapes", seed=1))
+    assert base2new.fitting_depths(options, given) == expected
+    assert bool(capsys.readouterr().out) == bool(expected)
+
+
 @pytest.mark.parametrize("base, new, expected", [(60, 40, 48), (50, 50, 50), (0, 0, 0), (80, 0, 0)])
 def test_harmonic_mean(base2new, base, new, expected):
     """Catches: the arithmetic mean, or a division by zero."""

@@ -96,6 +96,7 @@ class PromptTrainer(TrainerX):
     # ------------------------------------------------------------------ construction
     def __init__(self, cfg):
         self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
+        self.seconds_per_epoch = 0.0
         self._classes_fixed, self._class_features = False, None
         self._predicted, self._truth = [], []
         super().__init__(cfg)
@@ -260,6 +261,7 @@ class PromptTrainer(TrainerX):
     def after_train(self):
         """Test and write the finished record."""
         self.seconds["train"] = time.time() - self._began
+        self.seconds_per_epoch = self.seconds["train"] / max(1, self.max_epoch - self.start_epoch)  # a resumed run did not do all
         super().after_train()
         self.status = "finished"
         self.write_result()

@@ -33,6 +33,7 @@ def record_of(trainer: PromptTrainer) -> dict:
         "epoch": trainer.epoch + 1 if trainer.status == "training" else trainer.max_epoch,
         "learned_parameters": 0 if learner is None else sum(p.numel() for p in learner.parameters()),
         "seconds": {name: round(value, 2) for name, value in trainer.seconds.items()},
+        "seconds_per_epoch": round(trainer.seconds_per_epoch, 3),
         "peak_memory_mb": round(measure.peak_memory_mb(trainer.device), 1),
         "device": measure.device_name(trainer.device),
         "versions": measure.versions(),
