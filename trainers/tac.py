@@ -21,24 +21,30 @@ logger = logging.getLogger(__name__)
 
 
 class TaskAwarePrompts(DeepPrompts):
-    """Deep prompts with the task-aware pre-context in front of them, in both towers.
+    """Deep prompts with the task-aware pre-context in front of them.
 
     Args:
+        towers: Towers that get the pre-context: ``both``, ``text``, ``vision`` or ``none``.
         centers: Task centres, unit length, (K, d). Fixed; they travel in the checkpoint.
         clip, ctx, n_vision, depth_text, depth_vision: See :class:`DeepPrompts`.
     """
 
-    def __init__(self, centers: Tensor, clip: nn.Module, ctx: Tensor, n_vision: int, depth_text: int, depth_vision: int):
+    def __init__(self, towers: str, centers: Tensor, clip: nn.Module, ctx: Tensor, n_vision: int, depth_text: int, depth_vision: int):
         super().__init__(clip, ctx, n_vision, depth_text, depth_vision)
+        self.towers = towers
         self.register_buffer("centers", centers.clone())
         self.to_text = nn.Linear(centers.shape[1], ctx.shape[1])
         self.to_vision = nn.Linear(centers.shape[1], self.deep_vision[0].shape[1] if len(self.deep_vision) else 1)
 
     def forward(self):
-        """Return ``[pre-context][prompts]`` of the text layers, each (K + n, D_t), and of the vision layers, each (K + n, D_v)."""
+        """Return ``[pre-context][prompts]`` of the text layers, each (K + n, D_t), and of the vision layers, each (K + n_vision, D_v)."""
         text, vision = super().forward()
         pre_text, pre_vision = self.to_text(self.centers), self.to_vision(self.centers)
-        return [torch.cat([pre_text, p]) for p in text], [torch.cat([pre_vision, p]) for p in vision]
+        if self.towers in ("both", "text"):
+            text = [torch.cat([pre_text, p]) for p in text]
+        if self.towers in ("both", "vision"):
+            vision = [torch.cat([pre_vision, p]) for p in vision]
+        return text, vision
 
 
 class TAC(PromptTrainer):
@@ -47,7 +53,7 @@ class TAC(PromptTrainer):
     options = {"N_CTX_VISION": 5, "N_CTX_TEXT": 5, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12,
                "PROMPT_DEPTH_TEXT": 12, "TEXT_LOSS_WEIGHT": 20, "IMAGE_LOSS_WEIGHT": 25,
                "N_CENTERS": 5, "CENTERS_INIT": "random", "RECLUSTER": False, "DESCRIPTIONS": "",
-               "IMAGE_DROPOUT": 0.3, "TARGET_DROPOUT": 0.3}
+               "IMAGE_DROPOUT": 0.3, "TARGET_DROPOUT": 0.3, "PRECONTEXT": "both", "MASK": True}
     checkpoint_folder = "VLPromptLearner"
     official_names = (
         (r"VPT_topk_t\.(\w+)", r"to_text.\1"),
@@ -58,8 +64,10 @@ class TAC(PromptTrainer):
     official_ignored = (r"prompt_learner\.topk",)
 
     def check_cfg(self, cfg):
-        """TAC needs the un-augmented image."""
+        """TAC needs the un-augmented image; the pre-context goes to towers that there are."""
         super().check_cfg(cfg)
+        if cfg.TRAINER.TAC.PRECONTEXT not in ("both", "text", "vision", "none"):
+            raise ValueError(f"TRAINER.TAC.PRECONTEXT is {cfg.TRAINER.TAC.PRECONTEXT!r}; allowed are both, text, vision, none")
         if not cfg.DATALOADER.RETURN_IMG0:
             raise ValueError("TAC's image term needs the un-augmented image: set DATALOADER.RETURN_IMG0 True")
 
@@ -78,7 +86,7 @@ class TAC(PromptTrainer):
         self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(s.CTX_INIT + " {}.", self.classnames)))
         self.teacher = FeatureCache(len(self.dm.dataset.train_x))
         self.average = WeightAverage()
-        return TaskAwarePrompts(centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
+        return TaskAwarePrompts(s.PRECONTEXT, centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
 
     def text_features(self):
         """See :meth:`PromptTrainer.text_features`."""
@@ -88,7 +96,7 @@ class TAC(PromptTrainer):
         """Features through dropout in training, normalised, (B, d)."""
         prompts = self.learner()[1]
         mask = None
-        if prompts:
+        if prompts and self.settings.MASK and self.settings.PRECONTEXT in ("both", "vision"):
             patches = len(self.clip.visual.positional_embedding) - 1
             n_centers = len(self.learner.centers)
             mask = precontext_mask(patches, n_centers, len(prompts[0]) - n_centers, images.device)
