@@ -21,20 +21,22 @@ def demo(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("demo_under_test", SCRIPTS / "demo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "draw_data", lambda: None)
+    monkeypatch.setattr("comparison.draw_data", lambda: None)
     return module
 
 
 @pytest.fixture
 def runs(demo, monkeypatch):
-    """The command lines of all runs; each run leaves results: base 60, 61, 62 and new 40, 41, 42 for seeds 1, 2, 3."""
+    """The command lines of all runs, by demo or comparison; each run leaves results: base 60, 61, 62 and new 40, 41, 42 for seeds 1, 2, 3."""
+    import comparison
+
     commands = []
 
     def run(command, env, **_):
         commands.append(command)
         value = dict(zip(command[2::2], command[3::2]))
         seed = int(value["--seed"])
-        folders = demo.folders(value["--trainer"], value["--dataset"], seed, env)
+        folders = comparison.folders(value["--trainer"], value["--dataset"], seed, env)
         for folder, accuracy, seconds in zip(folders, (59.0 + seed, 39.0 + seed), (10.0, 2.0)):
             Path(folder).mkdir(parents=True, exist_ok=True)
             record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": seconds, "test": 1.0}, "peak_memory_mb": 500.0 + seed}
@@ -42,14 +44,14 @@ def runs(demo, monkeypatch):
         assert env["OMP_NUM_THREADS"] == "1" and env["BACKBONE"] == "tiny" and env["SHOTS"] == "16"
         return subprocess.CompletedProcess(command, 0, stderr="")
 
-    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr("subprocess.run", run)
     return commands
 
 
 def test_table(demo, runs, capsys, tmp_path):
     """Catches: a method or seed left out, wrong means, an HM of means, no CSV or JSON, numbers shown without saying what they are of."""
     demo.main([])
-    assert len(runs) == len(demo.METHODS) * len(demo.SEEDS) == 9
+    assert len(runs) == len(demo.METHODS) * len(demo.DEMO.seeds) == 9
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if line.startswith("TAC "))
     assert row.split() == ["TAC", "61.0", "+-", "0.8", "41.0", "+-", "0.8", "49.0", "+-", "0.8", "14", "503"]
@@ -75,7 +77,7 @@ def test_finished_runs_are_kept(demo, runs, capsys):
 def test_an_interrupted_demo_goes_on(demo, runs):
     """Catches: a half-finished demo that starts again, or refuses its own unfinished run."""
     demo.main([])
-    base, new = demo.folders("CoOp", "shapes", 2, demo.environment())
+    base, new = demo.DEMO.places("CoOp", 2)
     (Path(base) / "result.json").write_text('{"status": "training"}')
     (Path(new) / "result.json").unlink()
     demo.main([])
@@ -86,7 +88,7 @@ def test_an_interrupted_demo_goes_on(demo, runs):
 def test_a_failed_run_is_shown(demo, monkeypatch, capsys):
     """Catches: a demo that hides why it failed, or prints a table of half the runs."""
     failed = subprocess.CompletedProcess([], 2, stderr="error: the disk is full")
-    monkeypatch.setattr(demo.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: failed)
     with pytest.raises(SystemExit) as stop:
         demo.main([])
     shown = capsys.readouterr()
