@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from base2new import CHECKOUT, EMBEDDED, default_output, folders, harmonic_mean
 from clusterprompt import run_folder
-from demo import available_cores, draw_data, minutes
+from comparison import available_cores, draw_data, minutes
 from tabulate import tabulate
 
 SEEDS = (1, 2, 3)
