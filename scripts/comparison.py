@@ -112,6 +112,7 @@ class Comparison(NamedTuple):
                     rest = f"; {minutes(pace * sum(left.values()))} to go" if left else ""
                     bar.update()
                     bar.write(f"  [{done}/{len(todo)}] {trainer}, seed {seed}: {numbers}{rest}")
+                    sys.stdout.flush()
             except KeyboardInterrupt:
                 print("\ninterrupted; the same command goes on from here", file=sys.stderr)
                 raise SystemExit(130) from None

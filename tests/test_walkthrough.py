@@ -1,0 +1,106 @@
+"""docs/new_trainer.md, followed to the letter: its files are written, its commands are run (on smaller data)."""
+
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TEXT = (CHECKOUT / "docs" / "new_trainer.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", TEXT, re.M | re.S))
+COMMANDS = {shlex.split(line)[1]: shlex.split(line)[2:] for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()}
+
+
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, caltech_root, clip_file):
+    """A folder with the files of the walk-through, found as if they lay in the checkout; runs of a second."""
+    import clusterprompt.trainers
+
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
+    monkeypatch.setattr(clusterprompt.trainers, "__path__", [*clusterprompt.trainers.__path__, str(tmp_path / "trainers")])
+    for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 1, "SHOTS": 2, "OUTPUT": tmp_path / "out"}.items():
+        monkeypatch.setenv(key, str(value))
+    yield tmp_path
+    sys.modules.pop("clusterprompt.trainers.linearprobe", None)
+    vars(clusterprompt.trainers).pop("linearprobe", None)
+    from dassl.engine import TRAINER_REGISTRY
+
+    TRAINER_REGISTRY._obj_map.pop("LinearProbe", None)
+
+
+def small(words):
+    """The words of a command, with the test's data in the place of the embedded ones."""
+    return ["caltech101" if word == "shapes" else word for word in words]
+
+
+def test_one_py_and_one_yaml():
+    """Catches: a walk-through that leaves a step out, or a new method that takes more than it says."""
+    assert sorted(FILES) == ["configs/trainers/LinearProbe/basetonovel.yaml", "trainers/linearprobe.py"]
+    assert {"scripts/base2new.sh", "scripts/compare.sh", "scripts/test.sh"} == set(COMMANDS)
+    named = set(re.findall(r"`((?:trainers|tests)/[\w/]+\.py)`", TEXT)) - set(FILES)
+    assert named and all((CHECKOUT / name).is_file() for name in named)
+
+
+def test_runs(checkout, capsys):
+    """Catches: code in the document that the base class or the config no longer take."""
+    trainer, dataset, seed, *pairs = small(COMMANDS["scripts/base2new.sh"])
+    base2new = load("base2new_walkthrough", CHECKOUT / "scripts" / "base2new.py")
+    words = ["--trainer", trainer, "--dataset", dataset, "--seed", seed, "DATALOADER.NUM_WORKERS", "0", *pairs]
+    scores = base2new.main(words)
+    assert set(scores) == {"base", "new", "hm"} and (checkout / "out" / "base2new").is_dir()
+    assert "stay" in next((checkout / "out").rglob("train_base/**/log.txt")).read_text()
+
+
+def test_stands_in_the_table(checkout, monkeypatch, capsys):
+    """Catches: a table that goes by a list of names."""
+    compare = load("compare_walkthrough", CHECKOUT / "scripts" / "compare.py")
+    import comparison
+
+    def run_here(self, todo, fresh):
+        for method, seed in todo:
+            with pytest.MonkeyPatch.context() as patch:
+                for key, value in self.environment(EPOCHS=str(method.epochs or "")).items():
+                    patch.setenv(key, value)
+                base2new = load("base2new_walkthrough", CHECKOUT / "scripts" / "base2new.py")
+                base2new.main(["--trainer", method.trainer, "--dataset", self.dataset, "--seed", str(seed), *comparison.SETTINGS, *method.settings])
+
+    monkeypatch.setattr(comparison.Comparison, "run_side_by_side", run_here)  # in this process, where the new file is found
+    rows = compare.main(small(COMMANDS["scripts/compare.sh"]))
+    assert {row["trainer"] for row in rows} == {"ZeroshotCLIP", "LinearProbe"}
+    assert next(row for row in rows if row["trainer"] == "LinearProbe")["parameters"] == 32 * 32
+    assert "LinearProbe" in capsys.readouterr().out
+
+
+def test_contract_covers_it(checkout, tmp_path, monkeypatch):
+    """Catches: a contract that a method written by the document breaks, or tests that go by a list of names."""
+    monkeypatch.syspath_prepend(str(CHECKOUT / "tests" / "trainers"))
+    import golden_clip
+    import support
+    import torch
+
+    contract = load("contract_walkthrough", CHECKOUT / "tests" / "trainers" / "test_contract.py")
+    assert "LinearProbe" in contract.LEARNING
+    data = support.write_data(tmp_path / "data")
+    torch.save(golden_clip.state_dict(), tmp_path / "clip.pt")
+
+    def build(trainer, *pairs, output=tmp_path / "output"):
+        return support.build(trainer, data, tmp_path / "clip.pt", output, *pairs)
+
+    contract.test_two_steps("LinearProbe", build)
+    contract.test_evaluation_is_repeatable_and_in_order("LinearProbe", build)
+    contract.test_save_and_load_on_other_classes("LinearProbe", build, tmp_path)
+    contract.test_precisions("LinearProbe", "amp", build)
