@@ -122,7 +122,7 @@ def build(args, classes: int, batch: int):
     clusterprompt.extend_cfg(cfg)
     cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = args.trainer, args.geometry, True
     cfg.OPTIM.NAME, cfg.USE_CUDA, cfg.VERBOSE = "sgd", False, False
-    node = cfg.TRAINER[args.trainer.upper()]
+    node = cfg.TRAINER[TRAINER_REGISTRY.get(args.trainer).node()]
     node.PREC = args.prec
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
