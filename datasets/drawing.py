@@ -51,6 +51,9 @@ class Style:
     clutter: float = 0.0  # probability of a patterned background
     outline: float = 0.0  # share of the fill that is lost, leaving the contour
     blotches: tuple[float, float] = (0, 0)  # amplitude of a low-frequency colour field, grey levels
+    hue: tuple[float, float] = (0, 0)  # degrees by which every colour is turned
+    wash: float = 0.0  # share of the colour that is washed out
+    weave: float = 1.0  # width of the textures, as a multiple
     gain: tuple[float, float] = (1, 1)  # below 1 the picture is dimmed
     blur: tuple[float, float] = (0, 0)  # sigma in pixels
     resolution: int = SIZE  # pixels a side that survive
@@ -82,7 +85,7 @@ def draw(figure: Figure, style: Style, rng: np.random.Generator) -> Image.Image:
         unit = SIZE / 2
     else:
         mask, contour, unit = _figures(figure, style, rng)
-    weave = _pattern(figure.texture, rng, period=np.clip(unit / 2.6, 4.5, 9.5))
+    weave = _pattern(figure.texture, rng, period=style.weave * np.clip(unit / 2.6, 4.5, 9.5))
     fill = colour + weave[..., None] * (second - colour)
     canvas += (mask * (1 - style.outline))[..., None] * (fill - canvas)
     if style.outline:
@@ -227,6 +230,8 @@ def _pattern(texture: str, rng: np.random.Generator, period: float) -> np.ndarra
 
 def _degrade(pixels: np.ndarray, style: Style, rng: np.random.Generator) -> Image.Image:
     """Turn a clean drawing, (64, 64, 3) grey levels, into the picture a bad camera takes of it."""
+    if style.wash or any(style.hue):
+        pixels = pixels @ _colour_shift(math.radians(rng.uniform(*style.hue)), style.wash).T
     field = rng.normal(0, 1, (5, 5, 3)) * rng.uniform(*style.blotches)
     pixels = pixels + _upsample(field)
     pixels = pixels * rng.uniform(*style.gain)
@@ -238,6 +243,13 @@ def _degrade(pixels: np.ndarray, style: Style, rng: np.random.Generator) -> Imag
         image = image.filter(ImageFilter.GaussianBlur(sigma))
     noise = rng.normal(0, 1, (SIZE, SIZE, 3)) * rng.uniform(*style.noise)
     return _to_image(np.asarray(image) + noise)
+
+
+def _colour_shift(angle: float, wash: float) -> np.ndarray:
+    """Return the 3 x 3 map of colours that turns them about the grey axis and draws them towards it."""
+    grey = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    return grey + (1 - wash) * (math.cos(angle) * (np.eye(3) - grey) + math.sin(angle) * cross)
 
 
 def _upsample(field: np.ndarray) -> np.ndarray:

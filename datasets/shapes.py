@@ -20,8 +20,13 @@ from .drawing import COLOURS, SHAPES, TEXTURES, Figure, Style, draw, rng_for
 
 logger = logging.getLogger(__name__)
 
-# Harder to see than the clean drawings that the embedded CLIP was pretrained on: noisy, blurred, dim, blotched.
-STYLE = Style(radius=(14, 24), rotation=35, jitter=28, clutter=0.15, blotches=(18, 65), gain=(0.4, 0.95), blur=(0.3, 1.0), noise=(13, 42))
+# Unlike the clean drawings that the embedded CLIP was pretrained on: colours are turned and washed out, textures are wider, and a bad camera
+# adds blur, noise and blotches. The first three are the same in all pictures, so there is something to learn that new classes share.
+STYLE = Style(
+    radius=(14, 24), rotation=35, jitter=20, clutter=0.15, hue=(20, 28), wash=0.3, weave=1.4,
+    blotches=(8, 30), gain=(0.65, 1), blur=(0.2, 0.8), noise=(8, 22),
+)
+VERSION = "1"  # to be raised whenever a picture changes: pictures of two versions give different numbers under the same names
 NUMBERS = ("one thing", "two things", "three things", "four things", "five things")
 
 
@@ -72,6 +77,7 @@ class DrawnDataset(PromptDataset):
         """Write images and split file unless they are there; all or nothing, and safe when two runs start at once."""
         target = os.path.join(root_dir, self.folder)
         if os.path.isfile(os.path.join(target, self.split_file)):
+            self._check_version(target)
             return
         os.makedirs(root_dir, exist_ok=True)
         logger.info("Drawing the %d images of %s into %s (once)", len(self.names) * sum(self.sizes.values()), self.folder, target)
@@ -86,6 +92,16 @@ class DrawnDataset(PromptDataset):
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
+    def _check_version(self, folder: str):
+        try:
+            with open(os.path.join(folder, "version.txt"), encoding="utf-8") as file:
+                version = file.read().strip()
+        except FileNotFoundError:
+            version = "none"
+        if version != VERSION:
+            raise ValueError(f"{folder} was drawn by another version of this program (version {version}, wanted {VERSION}); its numbers would not "
+                             "compare. Remove that folder and it is drawn anew, or name another data root")
+
     def _write(self, folder: str):
         split = {part: [] for part in self.sizes}
         jobs = [(label, name, part, i) for label, name in enumerate(self.names) for part, size in self.sizes.items() for i in range(size)]
@@ -94,6 +110,8 @@ class DrawnDataset(PromptDataset):
             os.makedirs(os.path.join(folder, self.images, os.path.dirname(path)), exist_ok=True)
             self.picture(name, part, i).save(os.path.join(folder, self.images, path), quality=90)
             split[part].append([path, label, name])
+        with open(os.path.join(folder, "version.txt"), "w", encoding="utf-8") as file:
+            file.write(VERSION)
         with open(os.path.join(folder, self.split_file), "w", encoding="utf-8") as file:
             json.dump(split, file)
 

@@ -135,3 +135,17 @@ def test_cross_targets(cls, count, tmp_path, monkeypatch):
     monkeypatch.setattr(cls, "sizes", {"train": 1, "val": 1, "test": 1})
     target = cls(config(tmp_path, SUBSAMPLE_CLASSES="all", NUM_SHOTS=-1))
     assert target.num_classes == count and set(target.classnames).isdisjoint(shapes.CLASSES) and "{}" in cls.template
+
+
+def test_pictures_of_another_version_are_refused(tmp_path):
+    """Pictures drawn by an older version have the same names and give other numbers."""
+    FewShapes(config(tmp_path))
+    (tmp_path / "few_shapes" / "version.txt").write_text("0")
+    with pytest.raises(ValueError, match="version 0, wanted"):
+        FewShapes(config(tmp_path))
+
+
+def test_colour_shift_keeps_greys():
+    """Colours are turned about the grey axis; greys, and brightness, must stay."""
+    shift = drawing._colour_shift(0.4, 0.3)
+    assert np.allclose(shift @ np.full(3, 100.0), 100) and np.isclose((shift @ np.array([200.0, 50, 50])).sum(), 300)
