@@ -3,9 +3,8 @@
     python scripts/ablation.py AttriPrompt shapes [KEY VALUE ...] [--seeds 1 2 3] [--only full "1 cluster"] [--fresh]
 
 Every variant and seed is one run of scripts/base2new.py, side by side and one thread each. What is finished is kept: a second call shows
-the table at once, an interrupted one goes on. Settings come from the environment as for base2new.py (DATA, BACKBONE, SHOTS, CFG, OUTPUT;
-EPOCHS has a default here); KEY VALUE pairs are added to every variant. The table is written to
-OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
+the table at once, an interrupted one goes on. Settings come from the environment as for base2new.py (DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS
+has a default here); KEY VALUE pairs are added to every variant. The table is written to OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
 """
 
 import argparse
@@ -13,17 +12,15 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 import numpy as np
-from base2new import CHECKOUT, EMBEDDED, default_output, folders, harmonic_mean
-from clusterprompt import run_folder
-from comparison import available_cores, draw_data, minutes
+from base2new import CHECKOUT, EMBEDDED
+from comparison import MOST_JOBS, Comparison, Method, available_cores, draw_data, minutes
 from tabulate import tabulate
+
+from clusterprompt import run_folder
 
 SEEDS = (1, 2, 3)
 # Name of each variant: what it changes; "full" is the method as its yaml has it (K 4, M 32, n 1; 5 centres).
@@ -51,27 +48,25 @@ VARIANTS = {
         **{f"{k} centre{'s' * (k > 1)}": {"N_CENTERS": k} for k in (1, 2, 3, 4, 6, 7, 8, 9, 10)},
     },
 }
-EPOCHS = {"AttriPrompt": 5, "TAC": 5}
-MOST_JOBS = 4  # about a GB each
+EPOCHS = {"AttriPrompt": 4, "TAC": 4}
 
 
 def main(argv=None) -> list:
     """Run what is missing, print and write the table; return its rows."""
     args = parse_args(argv)
-    variants = {name: VARIANTS[args.method][name] for name in args.only or VARIANTS[args.method]}
-    top = Path(os.environ.get("OUTPUT") or default_output()) / "ablation"
-    runs = {(name, seed): places(top, args, name, seed) for name in variants for seed in args.seeds}
-    todo = [run for run, halves in runs.items() if args.fresh or not all(run_folder.state(half) == "finished" for half in halves)]
+    variants = {name: comparison(args, name) for name in args.only or VARIANTS[args.method]}
+    runs = [(name, seed) for seed in args.seeds for name in variants]  # a whole table of the first seed comes first
+    todo = [(name, seed) for name, seed in runs if args.fresh or not variants[name].is_finished(args.method, seed)]
     print(f"{args.method} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}; "
-          f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
+          f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
     if todo:
-        run_all(todo, args, top)
-    records = [{"variant": name, "seed": seed, **read(halves)} for (name, seed), halves in runs.items()]
+        run_all(variants, todo, args)
+    records = [read(variants[name], args.method, name, seed) for name, seed in runs]
     rows = [row(name, [r for r in records if r["variant"] == name]) for name in variants]
     if "full" in variants:
         for each in rows:
             each["to full"] = each["HM"] - rows[list(variants).index("full")]["HM"]
-    write(top / f"{args.method}_{args.dataset}", args, rows, records)
+    write(next(iter(variants.values())).output.parent.with_name(f"{args.method}_{args.dataset}"), args, rows, records)
     return rows
 
 
@@ -93,65 +88,43 @@ def parse_args(argv):
     return args
 
 
-def output_of(top: Path, args, variant: str) -> str:
-    """Return the folder that a variant's runs know as OUTPUT."""
-    return str(top / args.method / re.sub(r"\W+", "_", variant))
+def comparison(args, variant: str) -> Comparison:
+    """Return what runs one variant: a comparison of one method, in a folder of its own."""
+    changes = {"PREC": "fp32", **VARIANTS[args.method][variant]}
+    settings = [word for key, value in changes.items() for word in (f"TRAINER.{args.method.upper()}.{key}", str(value))]
+    method = Method(args.method, int(os.environ.get("EPOCHS") or EPOCHS[args.method]), 60, (*settings, *args.pairs))
+    slug = re.sub(r"\W+", "_", variant)
+    return Comparison(f"ablation/{args.method}/{slug}", args.dataset, int(os.environ.get("SHOTS") or 16), tuple(args.seeds), (method,), "",
+                      f"bash scripts/{args.method.lower()}/ablation.sh {args.dataset}")
 
 
-def places(top: Path, args, variant: str, seed: int) -> tuple:
-    """Return the folders of the two halves of a run."""
-    before = os.environ.get("OUTPUT")
-    os.environ["OUTPUT"] = output_of(top, args, variant)
-    try:
-        return folders(args.method, args.dataset, seed)
-    finally:
-        os.environ.pop("OUTPUT")
-        if before is not None:
-            os.environ["OUTPUT"] = before
-
-
-def run_all(todo: list, args, top: Path):
+def run_all(variants: dict, todo: list, args):
     """Run variants and seeds side by side, and say what is done and how long the rest will take."""
     if args.dataset.startswith(EMBEDDED):
         draw_data()  # once, before several processes would
     jobs = max(1, min(len(todo), available_cores(), MOST_JOBS))
-    print(f"{len(todo)} runs, {jobs} at a time; their logs: {top / args.method}", flush=True)
+    print(f"{len(todo)} runs, {jobs} at a time; their logs: {variants[todo[0][0]].output.parent}", flush=True)
     began = time.time()
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(run_one, args, top, *run): run for run in todo}
-        for done, future in enumerate(as_completed(waiting), start=1):
-            name, seed = waiting[future]
-            if future.result():
-                pool.shutdown(cancel_futures=True)
-                print(f"{name}, seed {seed} failed:\n{future.result()[-3000:]}", file=sys.stderr)
-                if "other settings" in future.result():
-                    print("Runs with other settings lie there; --fresh replaces them.", file=sys.stderr)
-                raise SystemExit(1)
-            found = read(places(top, args, name, seed))
-            rest = (time.time() - began) / done * (len(todo) - done)
-            print(f"  [{done}/{len(todo)}] {name}, seed {seed}: base {found['base']:.1f}, new {found['new']:.1f}, HM {found['HM']:.1f}"
-                  + (f"; about {minutes(rest)} to go" if rest else ""), flush=True)
+        waiting = {pool.submit(variants[name].run_one, variants[name].methods[0], seed, args.fresh): (name, seed) for name, seed in todo}
+        try:
+            for done, future in enumerate(as_completed(waiting), start=1):
+                name, seed = waiting[future]
+                if future.result():
+                    variants[name].fail(f"{args.method} {name}", seed, future.result())
+                found = read(variants[name], args.method, name, seed)
+                rest = (time.time() - began) / done * (len(todo) - done)
+                print(f"  [{done}/{len(todo)}] {name}, seed {seed}: base {found['base']:.1f}, new {found['new']:.1f}, HM {found['HM']:.1f}"
+                      + (f"; about {minutes(rest)} to go" if rest else ""), flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def run_one(args, top: Path, variant: str, seed: int) -> str:
-    """Run one variant and seed in a process of its own; return what it said on stderr if it failed, else nothing."""
-    node = f"TRAINER.{args.method.upper()}"
-    changes = {"PREC": "fp32", **VARIANTS[args.method][variant]}
-    command = [sys.executable, str(CHECKOUT / "scripts" / "base2new.py"), "--trainer", args.method, "--dataset", args.dataset,
-               "--seed", str(seed), "--overwrite" if args.fresh else "--resume", "DATALOADER.NUM_WORKERS", "0"]
-    command += [word for key, value in changes.items() for word in (f"{node}.{key}", str(value))] + args.pairs
-    environment = {**os.environ, "OUTPUT": output_of(top, args, variant), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-                   "EPOCHS": os.environ.get("EPOCHS") or str(EPOCHS[args.method])}
-    ended = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    return (ended.stderr.strip() or f"it ended with code {ended.returncode}") if ended.returncode else ""
-
-
-def read(halves: tuple) -> dict:
+def read(variant: Comparison, method: str, name: str, seed: int) -> dict:
     """Return the numbers of a finished run."""
-    base, new = map(run_folder.read_result, halves)
-    found = {"base": base["accuracy"], "new": new["accuracy"], "HM": harmonic_mean(base["accuracy"], new["accuracy"]),
-             "seconds": sum(base["seconds"].values()) + sum(new["seconds"].values())}
-    usage = base.get("retrieval", {}).get("train")
+    record = variant.read_record(method, seed)
+    found = {"variant": name, "seed": seed, "base": record["base"], "new": record["new"], "HM": record["hm"], "seconds": record["seconds"]}
+    usage = run_folder.read_result(variant.places(method, seed)[0]).get("retrieval", {}).get("train")
     if usage:
         found["used"] = sum(usage["used"]) / (len(usage["used"]) * usage["pool_size"])
         found["top share"] = max(usage["top_share"])
@@ -170,7 +143,7 @@ def row(variant: str, records: list) -> dict:
     return out
 
 
-def write(path: Path, args, rows: list, records: list):
+def write(path, args, rows: list, records: list):
     """Print the table; write it as text, CSV and JSON."""
     retrieval = any("used" in each for each in rows)
     headers = ["variant", "base", "new", "HM", *["to full"] * ("to full" in rows[0]), *["prompts used", "top share"] * retrieval, "seconds"]

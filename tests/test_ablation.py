@@ -39,7 +39,8 @@ def test_variants_are_settings(ablation):
 def fake_run(halves, base, new, retrieval=None):
     for folder, accuracy in zip(halves, (base, new)):
         Path(folder).mkdir(parents=True)
-        record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": 2.0, "test": 1.0}}
+        record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": 2.0, "test": 1.0}, "peak_memory_mb": 1.0}
+        record["fewshot_digest"] = ""
         if retrieval:
             record["retrieval"] = {"train": retrieval}
         Path(folder, "result.json").write_text(json.dumps(record))
@@ -48,12 +49,12 @@ def fake_run(halves, base, new, retrieval=None):
 def test_table(ablation, tmp_path, monkeypatch, capsys):
     """Catches: a wrong mean, a run counted for another variant, finished runs done again, files that differ from the print."""
     monkeypatch.setenv("OUTPUT", str(tmp_path))
-    monkeypatch.setattr(ablation, "run_one", lambda *args: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(ablation.Comparison, "run_one", lambda *args: pytest.fail("a finished run was run again"))
     args = ablation.parse_args(["AttriPrompt", "shapes"])
     usage = {"pool_size": 8, "used": [8, 4], "dead": [0, 4], "top_share": [0.25, 0.5]}
     for seed, base in ((1, 60.0), (2, 80.0)):
-        fake_run(ablation.places(tmp_path / "ablation", args, "full", seed), base, base, usage)
-        fake_run(ablation.places(tmp_path / "ablation", args, "without retrieval", seed), base - 10, base - 10)
+        fake_run(ablation.comparison(args, "full").places("AttriPrompt", seed), base, base, usage)
+        fake_run(ablation.comparison(args, "without retrieval").places("AttriPrompt", seed), base - 10, base - 10)
     rows = ablation.main(["AttriPrompt", "shapes", "--seeds", "1", "2", "--only", "full", "without retrieval"])
     assert [(r["base"], r["base std"], r["HM"], r["to full"], r["seconds"]) for r in rows] == [(70, 10, 70, 0, 6), (60, 10, 60, -10, 6)]
     assert rows[0]["used"] == 0.75 and rows[0]["top share"] == 0.5 and "used" not in rows[1]
@@ -82,7 +83,7 @@ def test_failing_run_is_shown(ablation, tmp_path, monkeypatch, capsys):
     """Catches: a table of what is left, or silence, when a run fails."""
     monkeypatch.setenv("OUTPUT", str(tmp_path))
     monkeypatch.setattr(ablation, "draw_data", lambda: None)
-    monkeypatch.setattr(ablation, "run_one", lambda *args: "error: no disk")
+    monkeypatch.setattr(ablation.Comparison, "run_one", lambda *args: "error: no disk")
     with pytest.raises(SystemExit) as stop:
         ablation.main(["TAC", "shapes", "--seeds", "1", "--only", "full"])
-    assert stop.value.code == 1 and "full, seed 1 failed:\nerror: no disk" in capsys.readouterr().err
+    assert stop.value.code == 1 and "TAC full, seed 1 failed:\nerror: no disk" in capsys.readouterr().err

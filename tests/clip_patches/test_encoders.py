@@ -130,6 +130,19 @@ def test_chunks_of_classes_change_nothing(clip, images):
     torch.testing.assert_close(pieces, whole, **CLOSE)
 
 
+@pytest.mark.parametrize("images", [None, 3])
+def test_classes_of_very_different_length(clip, images):
+    """Short classes run apart from the long one, and come back in their places; a mask that looks ahead keeps them together."""
+    names = ["a photo of a cat.", "a photo of a " + "very " * 20 + "long name.", "a photo of a big red bus.", "a photo of a dog."]
+    sentences, prompts = encoders.embed_tokens(clip, tokenize(names)), random_prompts(2, images, TEXT)
+    assert encoders._chunk_sizes(sentences.eot.sort().values + 1 - sentences.shared, 9) == [3, 1]
+    assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
+    length = sentences.embeddings.shape[1] + TOKENS
+    mask = causal_mask(length)
+    mask[15:, 15:] = True
+    assert_same(encoders.encode_text(clip, sentences, prompts, 1, mask), plain.encode_text(clip, sentences, prompts, 1, mask), prompts)
+
+
 def test_skipped_words(clip):
     """Prompts that replace the first words: the words go, the positions of what follows close up."""
     sentences = encoders.embed_tokens(clip, tokenize(NAMES), skip=4)
