@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-import clusterprompt
 import pytest
-from clusterprompt import config, registration
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
+
+import clusterprompt
+from clusterprompt import config, registration
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "trainers"
 YAMLS = sorted(CONFIGS.glob("*/*.yaml"))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
-from ..clip_patches.loading import tokenize
 from ..clip_patches.class_texts import readable
+from ..clip_patches.loading import tokenize
 from .base import PromptTrainer, unit
 from .ivlp import context_from_words
 

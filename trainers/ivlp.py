@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
-from ..clip_patches.loading import tokenize
 from ..clip_patches.class_texts import fill
+from ..clip_patches.loading import tokenize
 from .base import PromptTrainer, unit
 
 

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
-from ..clip_patches.class_texts import fill
-from ..clip_patches.loading import tokenize
-from .base import PromptTrainer
-from .ivlp import IVLP, check_depth, context_from_words
+from .ivlp import IVLP, check_depth
 
 
 class CoupledPrompts(nn.Module):

@@ -34,8 +34,9 @@ def write_data(root, per_split=(4, 2, 2)):
 
 def config(trainer, data, backbone, output, *pairs):
     """A frozen config of a short run on the small data."""
-    import clusterprompt
     from dassl.config import get_cfg_default
+
+    import clusterprompt
 
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
