@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Zero-shot accuracy of the embedded CLIP on all embedded data sets (the model card's table).   usage: bash scripts/zero_shot_table.sh
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+cd "$CHECKOUT"
+output="${OUTPUT:-output}/zero_shot"
+for dataset in shapes shapes_outline shapes_noise shapes_background shapes_lowres shapes_textures shapes_colours shapes_counts; do
+  "$PYTHON" train.py --trainer ZeroshotCLIP --dataset-config-file "configs/datasets/$dataset.yaml" --config-file configs/trainers/ZeroshotCLIP/basetonovel.yaml \
+    --backbone tiny --seed 1 --eval-only --output-dir "$output/$dataset" TRAINER.ZEROSHOTCLIP.PREC fp32 DATALOADER.NUM_WORKERS 0 >/dev/null
+  "$PYTHON" -c 'import json, sys; r = json.load(open(sys.argv[1])); print(f"{sys.argv[2]:20s} {len(r["classnames"]):3d} classes  {r["accuracy"]:.1f} %")' "$output/$dataset/result.json" "$dataset"
+done
