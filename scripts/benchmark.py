@@ -206,8 +206,13 @@ def compare(what, run, args, classes, batch, peak) -> dict:
                 memory = measure.peak_memory_mb(torch.device("cpu")) - held
                 results[path].append((wall - discount.wall, cpu - discount.cpu, memory, out))
     best = {path: [min(r[i] for r in runs) for i in range(3)] for path, runs in results.items()}
+    learned = list(run.trainer.learner.parameters()) if run.trainer.learner is not None else []
+    for p in learned:
+        p.requires_grad_(what == "step")  # the counter stumbles over learned inputs of a module without a graph
     with FlopCounterMode(display=False) as counter:
         run(keep=True)
+    for p in learned:
+        p.requires_grad_(True)
     chunky = slow_text is not plain.encode_text
     (pw, pc, pm), (fw, fc, fm) = best["plain"], best["fast"]
     return {"what": what, "classes": classes, "images": run.images, "plain s": round(pw, 2), "fast s": round(fw, 2),
