@@ -89,6 +89,27 @@ def test_finished_runs_are_kept(compare, runs, capsys):
     assert [command[3] for command, _ in runs] == ["CoOp", "CoOp", "TAC", "TAC"] and all("--resume" in command for command, _ in runs)
 
 
+def test_interrupt(compare, runs, monkeypatch, capsys):
+    """Catches: Ctrl-C that ends in a traceback, that loses what is finished, or after which the rest still runs."""
+    import comparison
+
+    monkeypatch.setattr(comparison, "MOST_JOBS", 1)
+    finish = subprocess.run
+
+    def interrupted(command, **more):
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return finish(command, **more)
+
+    monkeypatch.setattr("subprocess.run", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        compare.main(["shapes", "--methods", "CoOp", "TAC"])
+    assert stop.value.code == 130 and "goes on from here" in capsys.readouterr().err and len(runs) == 2
+    monkeypatch.setattr("subprocess.run", finish)
+    compare.main(["shapes", "--methods", "CoOp", "TAC"])
+    assert "2 of 6 runs are finished already" in capsys.readouterr().out and len(runs) == 6
+
+
 @pytest.mark.parametrize("words, message", [(["shape"], "no data set 'shape'; there are"), (["shapes", "--methods", "Coop"], "no method 'Coop'")])
 def test_what_does_not_exist(compare, words, message, capsys):
     """Catches: minutes of work before a misspelt name is noticed."""
