@@ -35,9 +35,18 @@ class Recording:
         return {key[len(prefix):]: value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
+def draws_dropout_as_recorded() -> bool:
+    """Tell whether this torch draws dropout masks as the one that recorded did; older ones do not."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return int((torch.nn.functional.dropout(torch.ones(32, 128), 0.3) != 0).sum()) == 2895
+
+
 @pytest.fixture(params=TRAINERS)
 def recorded(request, build):
     """A trainer in the recording's initial state, and the recording."""
+    if request.param == "tac_dropout" and not draws_dropout_as_recorded():
+        pytest.skip("this torch draws other dropout masks than the recording's; the recording without dropout is replayed all the same")
     return start(request.param, build)
 
 
