@@ -83,7 +83,7 @@ def encode_image(clip: nn.Module, images: Tensor, prompts: Sequence[Tensor] = ()
             raise ValueError("visual prompts need a ViT visual tower, and this CLIP has a ResNet; use a ViT backbone "
                              "(e.g. ViT-B/16) or set the visual prompt depth to 0")
         return visual(images)
-    x = _embed_patches(visual, images)
+    x = embed_patches(visual, images)
     blocks = visual.transformer.resblocks
     prompts = _as_prompts(prompts, x, blocks, "visual")
     if len(prompts):
@@ -120,7 +120,7 @@ def encode_image_layers(clip: nn.Module, images: Tensor, layers: Sequence[int],
     missing = sorted(set(layers) - set(range(1, len(blocks) + 1)))
     if missing:
         raise ValueError(f"the visual tower has no layer {missing}; it has layers 1 to {len(blocks)}")
-    x, summaries = _embed_patches(visual, images.type(clip.dtype)), {}
+    x, summaries = embed_patches(visual, images.type(clip.dtype)), {}
     for layer, block in enumerate(blocks, start=1):
         if layer < len(blocks) or layer in layers:
             x = finish_block(block, x, *queries_keys_values(block, x))
@@ -184,7 +184,7 @@ def is_vit(clip: nn.Module) -> bool:
     return hasattr(clip.visual, "transformer")
 
 
-def _embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
+def embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
     """Cut images into patches, put CLS in front, add positions; (B, 1 + P, D)."""
     x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
     cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
