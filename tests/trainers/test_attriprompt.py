@@ -211,6 +211,17 @@ def test_resume_ends_with_the_same_weights(build, tmp_path):
         assert torch.equal(value, resumed.learner.state_dict()[name]), name
 
 
+def test_same_seed_same_run(build, tmp_path):
+    """Two runs of one seed end with the same bits and the same record of what was retrieved; another seed does not."""
+    runs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        trainer = build("AttriPrompt", "SEED", seed, "OPTIM.MAX_EPOCH", 1, output=tmp_path / name)
+        trainer.train()
+        runs.append((trainer.learner.state_dict(), json.loads((tmp_path / name / "result.json").read_text())["retrieval"]))
+    assert all(torch.equal(value, runs[1][0][key]) for key, value in runs[0][0].items()) and runs[0][1] == runs[1][1]
+    assert not torch.equal(runs[0][0]["keys"], runs[2][0]["keys"])
+
+
 def test_hard_retrieval_and_its_gradients():
     """Only chosen prompts and keys get a gradient; the order is that of the clusters, then of the cosines."""
     torch.manual_seed(0)
