@@ -7,5 +7,10 @@ output="${OUTPUT:-output}/zero_shot"
 for dataset in shapes shapes_outline shapes_noise shapes_background shapes_lowres shapes_textures shapes_colours shapes_counts; do
   "$PYTHON" train.py --trainer ZeroshotCLIP --dataset-config-file "configs/datasets/$dataset.yaml" --config-file configs/trainers/ZeroshotCLIP/basetonovel.yaml \
     --backbone tiny --seed 1 --eval-only --output-dir "$output/$dataset" TRAINER.ZEROSHOTCLIP.PREC fp32 DATALOADER.NUM_WORKERS 0 >/dev/null
-  "$PYTHON" -c 'import json, sys; r = json.load(open(sys.argv[1])); print(f"{sys.argv[2]:20s} {len(r["classnames"]):3d} classes  {r["accuracy"]:.1f} %")' "$output/$dataset/result.json" "$dataset"
+  "$PYTHON" - "$output/$dataset/result.json" <<'PYTHON'
+import json, sys
+
+record = json.load(open(sys.argv[1]))
+print(f"{record['dataset']:20s} {len(record['classnames']):3d} classes   {record['accuracy']:.1f} %")
+PYTHON
 done
