@@ -53,6 +53,7 @@ setup(
         "clip": ["openai-clip>=1.0.1"],
         "test": ["pytest>=7.2"],
         "tensorboard": ["tensorboard>=2.11"],
+        "pictures": ["matplotlib>=3.6"],
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",
