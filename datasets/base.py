@@ -31,6 +31,8 @@ class PromptDataset(DatasetBase):
         split_file: Name of the JSON file below ``folder``: ``{"train" | "val" | "test": [[path, label, classname], ...]}``.
         template: The hand-written prompt, with ``{}`` for the class name.
         homepage: Where the images come from; named in errors.
+        n_classes: Number of classes of the whole data set; 0 where it is not known beforehand.
+        counts: Published numbers of images, ``{"train": n, "val": n, "test": n}``; a set without such a list has no such key.
         test_only: The set has no training images of its own: its test images stand in for them, there is no validation set, and
             NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
         dataset_dir, image_dir: Absolute paths, set on the instance.
@@ -43,6 +45,8 @@ class PromptDataset(DatasetBase):
     split_file = ""
     template = "a photo of a {}."
     homepage = ""
+    n_classes = 0
+    counts = {}
     test_only = False
 
     def __init__(self, cfg):

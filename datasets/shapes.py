@@ -62,6 +62,11 @@ class DrawnDataset(PromptDataset):
     sizes = {"train": 32, "val": 8, "test": 40}
     style = STYLE
 
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.n_classes = len(cls.names)
+        cls.counts = {part: len(cls.names) * size for part, size in cls.sizes.items()}
+
     @classmethod
     def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
         """Say what a picture of a class shows; what the class leaves open is drawn by lot."""
