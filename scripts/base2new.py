@@ -1,6 +1,7 @@
 """Train a method on the base half of a data set's classes, test it on that half, then on the new half.
 
-Settings come from configs/trainers/<TRAINER>/<CFG>.yaml and configs/datasets/<dataset>.yaml, then from the environment:
+Settings come from configs/trainers/<TRAINER>/<CFG>.yaml and configs/datasets/<dataset>.yaml (or a yaml anywhere, docs/own_images.md),
+then from the environment:
 
     DATA      folder of the data sets             default: data
     BACKBONE  tiny, an OpenAI name, or a file     default: the yaml's; tiny for the embedded data sets
@@ -48,7 +49,7 @@ def main(argv=None) -> dict:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--trainer", required=True)
-    parser.add_argument("--dataset", required=True, help="name of a yaml in configs/datasets")
+    parser.add_argument("--dataset", required=True, help="name of a yaml in configs/datasets, or the path of your own")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training run")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier runs")
@@ -111,7 +112,8 @@ def common_options(args) -> list:
     cfg = os.environ.get("CFG") or "basetonovel"
     backbone = os.environ.get("BACKBONE") or ("tiny" if args.dataset.startswith(EMBEDDED) else "")
     options = ["--trainer", args.trainer, "--seed", str(args.seed)]
-    options += ["--dataset-config-file", f"configs/datasets/{args.dataset}.yaml"]
+    own = args.dataset.endswith((".yaml", ".yml"))
+    options += ["--dataset-config-file", args.dataset if own else f"configs/datasets/{args.dataset}.yaml"]
     options += ["--config-file", f"configs/trainers/{args.trainer}/{cfg}.yaml"]
     if backbone:
         options += ["--backbone", backbone]
@@ -139,7 +141,7 @@ def fitting_depths(options, passed_on) -> list:
 def folders(trainer: str, dataset: str, seed: int, environ=os.environ) -> tuple:
     """Return the output folders of the two halves."""
     output = Path(environ.get("OUTPUT") or default_output())
-    tail = Path(dataset, f"shots_{environ.get('SHOTS') or 16}", trainer, environ.get("CFG") or "basetonovel", f"seed{seed}")
+    tail = Path(Path(dataset).stem, f"shots_{environ.get('SHOTS') or 16}", trainer, environ.get("CFG") or "basetonovel", f"seed{seed}")
     return tuple(str(output / "base2new" / half / tail) for half in ("train_base", "test_new"))
 
 
