@@ -31,6 +31,7 @@ setup(
     package_data={
         "clusterprompt.configs": ["datasets/*.yaml", "trainers/*/*.yaml"],
         "clusterprompt.clip_patches": ["embedded/*"],
+        "clusterprompt.datasets": ["*.json"],
     },
     include_package_data=False,
     zip_safe=False,

@@ -14,7 +14,7 @@ from collections import Counter
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from . import fewshot_cache
+from . import canonical, fewshot_cache
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class PromptDataset(DatasetBase):
         split_file: Name of the JSON file below ``folder``: ``{"train" | "val" | "test": [[path, label, classname], ...]}``.
         template: The hand-written prompt, with ``{}`` for the class name.
         homepage: Where the images come from; named in errors.
+        lists_url: Where the split file, or what there is in its place, comes from; named in errors.
         n_classes: Number of classes of the whole data set; 0 where it is not known beforehand.
         counts: Published numbers of images, ``{"train": n, "val": n, "test": n}``; a set without such a list has no such key.
         test_only: The set has no training images of its own: its test images stand in for them, there is no validation set, and
@@ -45,6 +46,7 @@ class PromptDataset(DatasetBase):
     split_file = ""
     template = "a photo of a {}."
     homepage = ""
+    lists_url = ""
     n_classes = 0
     counts = {}
     test_only = False
@@ -72,6 +74,7 @@ class PromptDataset(DatasetBase):
         train, val, test = self.read()
         if not test:
             raise ValueError(f"{type(self).__name__}: no test image is listed in {self.dataset_dir}.")
+        self._compare_counts(train, val, test)
 
         if self.test_only:
             train, val = test, None
@@ -83,18 +86,24 @@ class PromptDataset(DatasetBase):
         self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
         self.fewshot_digest = self.fewshot_digests["train"]
         if cfg.VERBOSE:
-            what = f"{num_shots} shots, seed {cfg.SEED}" if num_shots >= 1 and not self.test_only else "all images"
-            logger.info("%s, %s: digest of the training list %s", type(self).__name__, what, self.fewshot_digest)
+            name, fewshot = type(self).__name__, num_shots >= 1 and not self.test_only
+            what = f"{num_shots} shots, seed {cfg.SEED}" if fewshot else "all images"
+            verdict = canonical.verdict(name, num_shots, cfg.SEED, self.fewshot_digests) if fewshot else ""
+            logger.info("%s, %s: digest of the training list %s%s", name, what, self.fewshot_digest, verdict and f" ({verdict})")
 
         if not self.test_only:
-            train, val, test = subsample_classes(train, val, test, subsample=subsample)
-        super().__init__(train_x=train, val=val, test=test)
+            train, val, test = subsample_classes(train, test if val is None else val, test, subsample=subsample)
+        super().__init__(train_x=only_datums(train), val=val and only_datums(val), test=only_datums(test))
 
     def prepare(self, root_dir: str):
         """Make sure that the files are there. Does nothing here: a hook for data sets that can write or fetch themselves."""
 
     def read(self):
-        """Return the full (train, val, test) lists of Datum, all classes, from the split file."""
+        """Return the full (train, val, test) lists, all classes, from the split file.
+
+        A subclass that overrides this may return None for val, where the test images validate too. In place of Datum, which asks the disk for
+        each file, it may return any records with ``impath``, ``label`` and ``classname``.
+        """
         path = os.path.join(self.dataset_dir, self.split_file)
         if not os.path.isfile(path):
             raise FileNotFoundError(
@@ -102,8 +111,7 @@ class PromptDataset(DatasetBase):
                 f"{self._way_out()}"
             )
         split = read_split(path, keys=("test",) if self.test_only else ("train", "val", "test"))
-        parts = [self.as_datums(split.get(name, [])) for name in ("train", "val", "test")]
-        return tuple(parts)
+        return tuple(self.as_datums(split.get(name, [])) for name in ("train", "val", "test"))
 
     def as_datums(self, rows) -> list:
         """Turn rows (path relative to ``image_dir``, label, classname) into Datum; every image must exist."""
@@ -116,6 +124,14 @@ class PromptDataset(DatasetBase):
             )
         return [Datum(impath=path, label=label, classname=classname) for path, label, classname in rows]
 
+    def lines_of(self, name: str) -> list:
+        """Return the lines of a text file below ``dataset_dir``, stripped, without the empty ones."""
+        path = os.path.join(self.dataset_dir, name)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"File not found: {path}. {self._way_out()}")
+        with open(path, encoding="utf-8") as file:
+            return [line.strip() for line in file if line.strip()]
+
     def _check_folders(self, root: str):
         if not os.path.isdir(root):
             raise FileNotFoundError(
@@ -126,8 +142,16 @@ class PromptDataset(DatasetBase):
             if not os.path.isdir(path):
                 raise FileNotFoundError(f"Folder not found: {path}. {self._way_out()}")
 
+    def _compare_counts(self, train, val, test):
+        """Warn where the data are not the whole published set, as after an interrupted copy."""
+        found = {"train": len(train or []), "val": len(val or []), "test": len(test)}
+        differ = [f"{found[part]} {part} images instead of {count}" for part, count in self.counts.items() if found[part] != count]
+        if differ:
+            logger.warning("%s in %s has %s: results will not compare with published ones", type(self).__name__, self.dataset_dir, ", ".join(differ))
+
     def _way_out(self) -> str:
         where = f"Images: {self.homepage}. " if self.homepage else ""
+        where += f"{self.split_file or 'Lists'}: {self.lists_url}. " if self.lists_url else ""
         layout = os.path.join("<root>", self.folder, self.split_file) if self.split_file else os.path.join("<root>", self.folder)
         return f"{where}DATASETS.md says where to get {layout} and how the folders must look."
 
@@ -146,16 +170,15 @@ class PromptDataset(DatasetBase):
             random.seed(seed)
         sampled = (
             self.generate_fewshot_dataset(train, num_shots=num_shots),
-            self.generate_fewshot_dataset(val, num_shots=min(num_shots, MAX_VAL_SHOTS)),
+            None if val is None else self.generate_fewshot_dataset(val, num_shots=min(num_shots, MAX_VAL_SHOTS)),
         )
         cache = os.path.join(self.dataset_dir, "split_fewshot", f"shot_{num_shots}-seed_{seed}.pkl")
         if not os.path.isfile(cache):
             return sampled
         cached = fewshot_cache.load(cache, train, val, self.image_dir)
         cached = (cached[0], sampled[1] if cached[1] is None else cached[1])
-        same = [digest(ours, self.image_dir) for ours in sampled] == [digest(theirs, self.image_dir) for theirs in cached]
-        verdict = "equals" if same else "DIFFERS from"
-        comparison = f"; it {verdict} the canonical sample of seed {seed}" if seed >= 0 else ""
+        same = [digest(ours or [], self.image_dir) for ours in sampled] == [digest(theirs or [], self.image_dir) for theirs in cached]
+        comparison = f"; it {'equals' if same else 'DIFFERS from'} what seed {seed} draws" if seed >= 0 else ""
         logger.info("Few-shot sample taken from CoOp's cache %s%s", cache, comparison)
         return cached
 
@@ -210,6 +233,11 @@ def subsample_classes(train, val, test, subsample: str = "all"):
         [Datum(impath=item.impath, label=relabel[item.label], classname=item.classname) for item in part if item.label in relabel]
         for part in (train, val, test)
     )
+
+
+def only_datums(items) -> list:
+    """Turn what is not a Datum yet into one; the file has to exist."""
+    return [item if isinstance(item, Datum) else Datum(impath=item.impath, label=item.label, classname=item.classname) for item in items]
 
 
 def digest(items, image_dir: str) -> str:

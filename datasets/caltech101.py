@@ -11,5 +11,6 @@ class Caltech101(PromptDataset):
     split_file = "split_zhou_Caltech101.json"
     template = "a photo of a {}."
     homepage = "https://data.caltech.edu/records/mzrjq-6wc02"
+    lists_url = "https://drive.google.com/file/d/1hyarUivQE36mY6jSomru6Fjd-JzwcCzN/view"
     n_classes = 100
     counts = {"train": 4128, "val": 1649, "test": 2465}
