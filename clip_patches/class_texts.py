@@ -4,6 +4,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import Dict, List, Sequence, Union
 
@@ -44,13 +45,21 @@ def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEM
     return [[t.format(readable(name)) for t in templates] for name in classnames]
 
 
-def read_descriptions(path: Union[str, Path], dataset: str, classnames: Sequence[str]) -> List[List[str]]:
-    """Read class descriptions from a JSON of the form ``{class name with spaces: [sentence, ...]}``.
+def check_template(template: str) -> None:
+    """Raise ValueError unless a template holds ``{}`` once and no other brace."""
+    if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
+        raise ValueError(f"the template {template!r} should hold {{}} once, where the class name goes, and no other brace; "
+                         "for example 'a photo of a {}, a type of bird.'")
+
+
+def read_descriptions(path: Union[str, Path], dataset: str, classnames: Sequence[str], exact: bool = False) -> List[List[str]]:
+    """Read class descriptions from a JSON of the form ``{class name: [sentence, ...]}``; names with spaces or underscores.
 
     Args:
         path: The file, or a folder of files named ``<data set>_prompt.json``.
         dataset: Name of the data set, to find the file in a folder.
         classnames: Classes in order.
+        exact: Refuse descriptions of other classes, too.
 
     Returns:
         The sentences of each class, in the order of ``classnames``.
@@ -65,18 +74,23 @@ def read_descriptions(path: Union[str, Path], dataset: str, classnames: Sequence
         raise FileNotFoundError(f"class descriptions {path} do not exist; give a JSON file or a folder of them, or leave the "
                                 "option empty to use templates")
     try:
-        table: Dict[str, List[str]] = json.loads(file.read_text(encoding="utf-8"))
+        table: Dict[str, List[str]] = json.loads(file.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(table, dict) or not all(_is_sentences(v) for v in table.values()):
-        raise ValueError(f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class")
-    names = [readable(name) for name in classnames]
+    if not isinstance(table, dict):
+        raise ValueError(f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, not a {type(table).__name__}")
+    bad = [f"{name!r} ({_what_is_wrong(value)})" for name, value in table.items() if _what_is_wrong(value)]
+    if bad:
+        raise ValueError(f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class; wrong are {_first(bad)}")
+    table = {_key(name): sentences for name, sentences in table.items()}
+    names = [_key(name) for name in classnames]
     missing = [name for name in names if name not in table]
     if missing:
-        hints = "; ".join(f"{m!r} (closest: {', '.join(difflib.get_close_matches(m, table, 2, 0.3)) or 'none'})"
-                          for m in missing[:10])
-        raise ValueError(f"{file} has no description for {len(missing)} of {len(names)} classes: {hints}"
-                         f"{' ...' if len(missing) > 10 else ''}")
+        raise ValueError(f"{file} has no description for {len(missing)} of {len(names)} classes: {_with_closest(missing, table)}")
+    unknown = [name for name in table if name not in names]
+    if exact and unknown:
+        raise ValueError(f"{file} describes {len(unknown)} that are no class of the data: {_with_closest(unknown, names)}. "
+                         "Take them out, or mend their names")
     return [table[name] for name in names]
 
 
@@ -105,8 +119,24 @@ def class_anchors(clip: nn.Module, sentences: Sequence[Sequence[str]]) -> Tensor
     return F.normalize(text_features(clip, sentences).float(), dim=-1)
 
 
-def _is_sentences(value) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(isinstance(s, str) and s for s in value)
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", readable(name)).strip()
+
+
+def _what_is_wrong(value) -> str:
+    if not isinstance(value, list):
+        return f"not a list but a {type(value).__name__}"
+    if not value:
+        return "an empty list"
+    return "" if all(isinstance(s, str) and s.strip() for s in value) else "not all of it sentences"
+
+
+def _with_closest(names, known) -> str:
+    return _first([f"{name!r} (closest: {', '.join(difflib.get_close_matches(name, known, 2, 0.3)) or 'none'})" for name in names], "; ")
+
+
+def _first(words, separator: str = ", ") -> str:
+    return separator.join(words[:10]) + (" ..." if len(words) > 10 else "")
 
 
 def _file_for(folder: Path, dataset: str) -> Path:

@@ -12,6 +12,8 @@ import sys
 from . import dassl_compat
 
 logger = logging.getLogger(__name__)
+# What the config's node DATASET gets beside Dassl's keys: CoOp's class halves, and what own images need (docs/own_images.md).
+DATASET_OPTIONS = {"SUBSAMPLE_CLASSES": "all", "CSV": "", "TEMPLATE": "", "DESCRIPTIONS": ""}
 
 
 def extend_cfg(cfg):
@@ -32,7 +34,8 @@ def extend_cfg(cfg):
 
     frozen = cfg.is_frozen()
     cfg.defrost()
-    cfg.DATASET.setdefault("SUBSAMPLE_CLASSES", "all")
+    for key, value in DATASET_OPTIONS.items():
+        cfg.DATASET.setdefault(key, value)
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for key, value in trainer.options.items():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from dassl.data.data_manager import build_data_loader
 
 from ..clip_patches import encoders
-from ..clip_patches.class_texts import class_anchors, read_descriptions, template_sentences
+from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.clustering import cluster_tokens
 from ..clip_patches.loading import autocast
 from .base import PromptTrainer, unit
@@ -38,8 +38,7 @@ class AttriPrompt(PromptTrainer):
         s, clip, self.cache, self.usage, self.retrieved = self.settings, self.clip, None, {}, {}
         depth, length = check_depth("text", s.PROMPT_DEPTH, len(clip.transformer.resblocks), 1), s.N_CLUSTERS * s.TOP_K * s.N_CTX
         self.sentences = write_sentences(clip, s.CTX_INIT, self.classnames, length)
-        self.text_anchors = class_anchors(clip, read_descriptions(s.DESCRIPTIONS, self.cfg.DATASET.NAME, self.classnames)
-                                          if s.DESCRIPTIONS else template_sentences(self.classnames))
+        self.text_anchors = class_anchors(clip, self.descriptions() or template_sentences(self.classnames))
         if not s.RETRIEVAL:
             return StaticPrompts(depth, length, clip.token_embedding.embedding_dim)
         patches = len(clip.visual.positional_embedding) - 1 if encoders.is_vit(clip) else 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import measure
 from ..clip_patches import encoders
+from ..clip_patches.class_texts import check_template, read_descriptions
 from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
 from .checkpoints import Renames, find_checkpoint, learner_weights, read_checkpoint
 from .record import write_record
@@ -118,11 +119,18 @@ class PromptTrainer(TrainerX):
 
     @property
     def template(self) -> str:
-        """The data set's hand-written prompt."""
-        return getattr(self.dm.dataset, "template", "a photo of a {}.")
+        """The hand-written prompt: the config's, or else the data set's."""
+        return self.cfg.DATASET.TEMPLATE or getattr(self.dm.dataset, "template", "a photo of a {}.")
+
+    def descriptions(self):
+        """Return the sentences of each class from the JSON that the config names, the method's own first; None if it names none."""
+        path = self.settings.get("DESCRIPTIONS") or self.cfg.DATASET.DESCRIPTIONS
+        return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
 
     def check_cfg(self, cfg):
         """Refuse what no method can run with."""
+        if cfg.DATASET.TEMPLATE:
+            check_template(cfg.DATASET.TEMPLATE)
         allowed = [p for p in PRECISIONS if p != "bf16"]
         precision = cfg.TRAINER[self.node()].PREC
         if precision not in allowed:

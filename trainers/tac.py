@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ..clip_patches import encoders
 from ..clip_patches.attention import precontext_mask
-from ..clip_patches.class_texts import class_anchors, fill, read_descriptions, template_sentences
+from ..clip_patches.class_texts import class_anchors, fill, template_sentences
 from ..clip_patches.clustering import spherical_kmeans
 from ..clip_patches.loading import tokenize
 from .averaging import WeightAverage
 from .base import PromptTrainer, unit
+from .checkpoints import read_checkpoint
 from .feature_cache import FeatureCache
 from .ivlp import IVLP, DeepPrompts, context_from_words
 
@@ -74,9 +75,8 @@ class TAC(PromptTrainer):
     def build_learner(self):
         """Cluster the class texts; write the class sentences (the prompts do not replace their words)."""
         s = self.settings
-        if s.DESCRIPTIONS:
-            sentences = read_descriptions(s.DESCRIPTIONS, self.cfg.DATASET.NAME, self.classnames)
-        else:
+        sentences = self.descriptions()
+        if sentences is None:
             sentences = template_sentences(self.classnames)
             logger.info("TRAINER.TAC.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
                         "written descriptions", len(sentences[0]))
@@ -139,4 +139,12 @@ class TAC(PromptTrainer):
         own = self.learner.centers.clone()
         super().load_model(directory, epoch)
         if self.settings.RECLUSTER:
-            self.learner.centers.copy_(own)
+            self.learner.centers = own
+
+    def _load_file(self, path):
+        weights, _ = read_checkpoint(path)
+        # A task of fewer classes than N_CENTERS has fewer centres: how many there are is for the training task to say.
+        for name, value in weights.items():
+            if name.split(".")[-1] in ("centers", "topk"):
+                self.learner.centers = self.learner.centers.new_zeros(len(value), self.learner.centers.shape[1])
+        super()._load_file(path)
