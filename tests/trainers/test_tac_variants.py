@@ -37,3 +37,17 @@ def test_unknown_tower(build):
     """A slip of the pen is named."""
     with pytest.raises(ValueError, match="'images'; allowed are both, text, vision, none"):
         build("TAC", f"{NODE}.PRECONTEXT", "images")
+
+
+def test_a_target_of_few_classes(build, tmp_path):
+    """Catches: a trained TAC that cannot be tested on 3 classes, having fewer than its 5 centres; centres of the wrong task."""
+    trained = build("TAC")
+    trained.save_model(0, str(tmp_path))
+    for recluster, expected in ((False, trained.learner.centers), (True, None)):
+        target = build("TAC", f"{NODE}.N_CENTERS", 3, f"{NODE}.RECLUSTER", recluster)  # as many as a task of 3 classes gets
+        own = target.learner.centers.clone()
+        target.load_model(str(tmp_path))
+        torch.testing.assert_close(target.learner.centers, own if expected is None else expected)
+        target.set_model_mode("eval")
+        with torch.no_grad():
+            assert torch.isfinite(target.classify(IMAGES)).all()
