@@ -15,20 +15,6 @@ from pathlib import Path
 
 from . import __version__, dassl_compat, run_folder
 
-# How official checkpoints are told apart: folder, a name that must be in it, and one that must not.
-SIGNS = (
-    ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", None),
-    ("TAC", "VLPromptLearner", r"VPT_topk_t\.weight", None),
-    ("PromptSRC", "VLPromptLearner", r"prompt_learner\.ZS_image_encoder\..+", r"VPT_topk_t\.weight"),
-    ("IVLP", "VLPromptLearner", r"prompt_learner\.ctx", r"prompt_learner\.(ZS_image_encoder|proj)\..+|VPT_topk_t\.weight"),
-    ("VPT", "prompt_learner", r"image_encoder\.VPT", r"(prompt_learner\.)?ctx"),
-    ("KgCoOp", "prompt_learner", r"bias_vectors", r"meta_net\.linear2\..+"),
-    ("CoCoOp", "prompt_learner", r"meta_net\.linear2\.weight", r"bias_vectors"),
-    ("TCP", "prompt_learner", r"meta_net\.linear2\.weight", None),
-    ("CoOp", "prompt_learner", r"ctx", r"meta_net\..+|bias_vectors|image_encoder\..+"),
-    ("ProGrad", "prompt_learner", r"ctx", r"meta_net\..+|bias_vectors|image_encoder\..+"),
-)
-
 
 def main(argv=None):
     """Run one command line; see the module.
@@ -58,15 +44,17 @@ def main(argv=None):
 def convert(args) -> tuple:
     """Convert as the parsed command line says; return the file, the method and the weights."""
     from .registration import own_trainers
-    from .trainers.checkpoints import REBUILT, TOWERS, learned_entries, read_checkpoint
+    from .trainers.checkpoints import REBUILT, TOWERS, learned_entries, read_with_notes
+    from .trainers.origin import origin_of
 
     source = checkpoint_file(Path(args.source).expanduser(), args.epoch)
     result = run_folder.read_result(source.parent.parent)
-    state, epoch = read_checkpoint(source)
+    state, notes = read_with_notes(source)
+    epoch, (writer, trained_on) = notes.get("epoch", "?"), origin_of(source, notes)
     trainers = {cls.__name__: cls for cls in own_trainers()}
-    if args.trainer and result.get("trainer", args.trainer) != args.trainer:
-        raise ValueError(f"--trainer {args.trainer}: {source} was written by {result['trainer']}, says result.json beside it")
-    name = args.trainer or result.get("trainer") or guess(source.parent.name, state)
+    if args.trainer and writer and writer != args.trainer:
+        raise ValueError(f"--trainer {args.trainer}: {source} was written by {writer}, say the file or result.json beside it")
+    name = args.trainer or writer or guess(source.parent.name, state)
     if name not in trainers:
         raise ValueError(f"--trainer {name}: no such method; allowed are {', '.join(trainers)}")
     trainer = trainers[name]
@@ -82,9 +70,9 @@ def convert(args) -> tuple:
     if args.safetensors and out.suffix != ".safetensors":
         out = out.with_name(out.name + ".safetensors")
     if out.suffix == ".safetensors":
-        write_safetensors(out, weights, metadata(name, epoch, args, result))
+        write_safetensors(out, weights, metadata(name, epoch, trained_on, args, result))
     else:
-        out = write_folder(out / trainer.checkpoint_folder, source.name, weights, epoch)
+        out = write_folder(out / trainer.checkpoint_folder, source.name, weights, {"epoch": epoch, "method": name, "trained_on": trained_on})
     return out, name, weights
 
 
@@ -115,24 +103,21 @@ def guess(folder: str, state: dict) -> str:
     Raises:
         ValueError: None fits, or several do.
     """
-    def holds(pattern) -> bool:
-        return bool(pattern) and any(re.fullmatch(pattern, name) for name in state)
+    from .trainers.origin import methods_by_names
 
-    folders = {where for _, where, _, _ in SIGNS}
-    fits = [name for name, where, has, has_not in SIGNS if folder in (where, *({folder} - folders)) and holds(has) and not holds(has_not)]
-    if set(fits) == {"CoCoOp", "TCP"}:  # the meta-net of one answers with a token, the other's with as many as the context has
-        one_token = state["meta_net.linear2.weight"].shape[0] == state["ctx"].shape[-1]
-        fits = ["CoCoOp" if one_token else "TCP"]
+    fits = methods_by_names(folder, state)
     if len(fits) != 1:
         what = f"it may be of {', '.join(fits)}" if fits else f"nothing known fits {', '.join(list(state)[:5])}"
         raise ValueError(f"the checkpoint does not tell which method wrote it: {what}. Name it with --trainer")
     return fits[0]
 
 
-def metadata(trainer: str, epoch, args, result: dict) -> dict:
+def metadata(trainer: str, epoch, trained_on, args, result: dict) -> dict:
     """Return what goes into a safetensors file beside the weights; all of it text."""
     classes, backbone = args.classes or result.get("classnames"), args.backbone or result.get("backbone")
     found = {"method": trainer, "epoch": str(epoch), "format": "pt", "written_by": f"clusterprompt {__version__}"}
+    if trained_on:
+        found["trained_on"] = json.dumps(trained_on)
     if classes:
         found["classes"] = json.dumps(classes)
     if backbone:
@@ -152,7 +137,7 @@ def write_safetensors(path: Path, weights: dict, about: dict):
     part.replace(path)
 
 
-def write_folder(folder: Path, name: str, weights: dict, epoch) -> Path:
+def write_folder(folder: Path, name: str, weights: dict, about: dict) -> Path:
     """Write a checkpoint in Dassl's layout, and the file ``checkpoint`` that names it; return its path.
 
     Raises:
@@ -160,12 +145,13 @@ def write_folder(folder: Path, name: str, weights: dict, epoch) -> Path:
     """
     import torch
 
+    epoch = about["epoch"]
     path = folder / (name if re.fullmatch(r"model(-best)?\.pth\.tar(-\d+)?", name) else f"model.pth.tar-{epoch if isinstance(epoch, int) else 0}")
     if path.exists():
         raise ValueError(f"{path} exists already; remove it, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".tmp")
-    torch.save({"state_dict": weights, "epoch": epoch, "optimizer": None, "scheduler": None, "val_result": None}, part)
+    torch.save({"state_dict": weights, **about, "optimizer": None, "scheduler": None, "val_result": None}, part)
     part.replace(path)
     (folder / "checkpoint").write_text(f"{path.name}\n")
     return path

@@ -7,7 +7,7 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-WRITTEN_FILES = ("log.txt*", "resume_state.pt", "results.json", "result.json", "cmat.pt", "config.yaml", "*.tmp")
+WRITTEN_FILES = ("log.txt*", "resume_state.pt", "results.json", "result.json", "predictions.csv", "cmat.pt", "config.yaml", "*.tmp")
 # What does not change the numbers of a run, or (INPUT.SIZE) follows from what does.
 LOCAL_SETTINGS = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT", "VERBOSE", "USE_CUDA", "TRAIN.PRINT_FREQ", "INPUT.SIZE")
 

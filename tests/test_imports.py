@@ -16,7 +16,7 @@ PUBLIC_DASSL = {
 # What a folder may import from this project, by the first name below `clusterprompt`.
 ALLOWED = {
     "clip_patches": {"clip_patches"},
-    "trainers": {"trainers", "clip_patches", "measure", "__version__"},
+    "trainers": {"trainers", "clip_patches", "measure", "run_folder", "__version__"},
     "datasets": {"datasets", "clip_patches"},
 }
 

@@ -3,24 +3,28 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from contextlib import contextmanager
-from typing import Dict, NamedTuple, Optional
+from types import SimpleNamespace
+from typing import Dict, NamedTuple, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from sklearn.metrics import f1_score, recall_score
 from torch import Tensor, nn
 
 from .. import measure
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import check_template, read_descriptions
 from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
-from .checkpoints import Renames, find_checkpoint, learner_weights, read_checkpoint
-from .record import write_record
+from .checkpoints import Renames, find_checkpoint, learner_weights, read_with_notes
+from .history import Step, earlier_history, epoch_entry
+from .origin import methods_by_names, origin_of
+from .predictions import Predictions
+from .record import task_of, write_predictions, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,20 @@ class Batch(NamedTuple):
     views: int
     img0: Optional[Tensor]
     index: Optional[Tensor]
+
+
+class Task(NamedTuple):
+    """What a model needs to know of a data set, for use without its images.
+
+    Attributes:
+        classnames: In order of the labels.
+        template: The hand-written prompt, with ``{}`` for the class name.
+        train_x: The training images: none.
+    """
+
+    classnames: Sequence[str]
+    template: str
+    train_x: Sequence = ()
 
 
 def unit(features: Tensor) -> Tensor:
@@ -91,15 +109,29 @@ class PromptTrainer(TrainerX):
         """Return the logits of images, (B, C)."""
         return self.logits(self.image_features(images), self.class_features())
 
+    @property
+    def text_needs_image(self) -> bool:
+        """Whether the class texts depend on the image: then there are no ``text_features`` to be kept."""
+        return False
+
+    @property
+    def tied_to_classes(self) -> str:
+        """Why what is learned serves no classes but those of the training; empty if it serves any."""
+        return ""
+
     def end_epoch(self) -> None:
         """Do what a method does with the weights at the end of an epoch, before validation and checkpoint."""
 
     # ------------------------------------------------------------------ construction
-    def __init__(self, cfg):
+    def __init__(self, cfg, task: Optional[Task] = None):
+        """Build everything for a run; with a task in the data set's place, all but the loaders, and nothing is read from its folder."""
+        self.task = task
         self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
         self.seconds_per_epoch = 0.0
+        self.history, self.trained_on = [], None
+        self.batch_accuracy, self._steps = None, []
         self._classes_fixed, self._class_features = False, None
-        self._predicted, self._truth = [], []
+        self._predictions = Predictions()
         super().__init__(cfg)
 
     @classmethod
@@ -149,7 +181,12 @@ class PromptTrainer(TrainerX):
             self.cfg.defrost()
             self.cfg.INPUT.SIZE = size
             self.cfg.freeze()
-        super().build_data_loader()
+        if self.task is None:
+            super().build_data_loader()
+        else:
+            self.dm = SimpleNamespace(dataset=self.task)
+            self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
+            self.num_classes, self.lab2cname = len(self.classnames), dict(enumerate(self.classnames))
 
     def build_model(self):
         """Build the learner, then put CLIP into the precision of the run."""
@@ -209,10 +246,11 @@ class PromptTrainer(TrainerX):
             terms = self.losses(self.parse_batch_train(batch))
         loss = sum(terms.values())
         value = loss.item()
+        values = {name: term.item() for name, term in terms.items()}
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is not finite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
-                + ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
+                + ", ".join(f"{name} {term:.4g}" for name, term in values.items())
                 + ". Lower OPTIM.LR, or use PREC fp32")
         self.model_zero_grad()
         self.backward(self.scaled(loss))
@@ -223,10 +261,9 @@ class PromptTrainer(TrainerX):
             self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        summary = {"loss": value}
-        if len(terms) > 1:
-            summary.update({name: term.item() for name, term in terms.items()})
-        return {**summary, "acc": self.batch_accuracy}
+        self._steps.append(Step(value, values, self.batch_accuracy))
+        summary = {"loss": value, **({f"loss_{name}": term for name, term in values.items()} if len(values) > 1 else {})}
+        return summary if self.batch_accuracy is None else {**summary, "acc": self.batch_accuracy}
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a loss; the place for what a method does with gradients."""
@@ -258,12 +295,21 @@ class PromptTrainer(TrainerX):
     def before_train(self):
         """Resume if there is something to resume, and leave a record that training began."""
         super().before_train()
+        self.history = earlier_history(self.cfg.RESUME or self.cfg.OUTPUT_DIR, self.start_epoch)
+        self.trained_on = task_of(self.cfg)
         self.status, self._began = "training", time.time()
         self.write_result()
+
+    def run_epoch(self):
+        """Run Dassl's epoch, and keep what became of it."""
+        self._steps, lr, began = [], self.get_current_lr(), time.time()
+        super().run_epoch()
+        self.history.append(epoch_entry(self.epoch + 1, lr, self._steps, time.time() - began))
 
     def after_epoch(self):
         """Let the method handle its weights, then validate and save."""
         self.end_epoch()
+        self.write_result()  # before the checkpoint, so that a resumed run finds the history of every epoch that it does not repeat
         super().after_epoch()
 
     def after_train(self):
@@ -297,18 +343,18 @@ class PromptTrainer(TrainerX):
         """Return the logits of a batch of images, (B, C)."""
         with autocast(self.precision, self.device):
             logits = self.classify(input)
-        self._predicted.append(logits.argmax(dim=1).cpu())
+        self._predictions.add_logits(logits)
         return logits
 
     def parse_batch_test(self, batch):
         """Return images and labels on the device."""
         images, labels = super().parse_batch_test(batch)
-        self._truth.append(labels.cpu())
+        self._predictions.add_images(labels, batch.get("impath", ()))
         return images, labels
 
     @torch.no_grad()
     def test(self, split: Optional[str] = None, **ignored) -> float:
-        """Evaluate on the test or validation images and write the record.
+        """Evaluate on the test or validation images; write the record, and after a test each image's prediction.
 
         Args:
             split: ``val`` or ``test``; default cfg.TEST.SPLIT.
@@ -318,21 +364,15 @@ class PromptTrainer(TrainerX):
             The first of the evaluator's results, the accuracy in percent.
         """
         began = time.time()
-        self._predicted, self._truth = [], []
+        self._predictions = Predictions()
         with self.fixed_classes():
             accuracy = super().test(split)
         self.seconds["test"] += time.time() - began
-        predicted, truth = torch.cat(self._predicted).numpy(), torch.cat(self._truth).numpy()
-        self._predicted, self._truth = [], []
+        predictions, self._predictions = self._predictions, Predictions()
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
-        labels = range(len(self.classnames))
-        recall = recall_score(truth, predicted, labels=labels, average=None, zero_division=0)
-        self.scores[split] = {
-            "accuracy": accuracy,
-            "macro_f1": 100 * f1_score(truth, predicted, labels=sorted(set(truth.tolist())), average="macro", zero_division=0),
-            "n": len(truth),
-            "per_class": {self.classnames[c]: round(100 * recall[c], 4) for c in labels if c in truth},
-        }
+        self.scores[split] = {"accuracy": accuracy, **predictions.scores(self.classnames)}
+        if split == "test":
+            write_predictions(self, predictions)
         self.write_result()
         return accuracy
 
@@ -355,10 +395,21 @@ class PromptTrainer(TrainerX):
         self._load_file(directory if is_file else find_checkpoint(directory, self.checkpoint_folder, epoch))
 
     def _load_file(self, path):
-        weights, epoch = read_checkpoint(path)
-        self.learner.load_state_dict(learner_weights(weights, self.learner, self.clip, self.official_names,
-                                                     self.official_ignored, str(path)))
-        print(f"Loaded {self.checkpoint_folder} from {path} (epoch {epoch})")
+        weights, notes = read_with_notes(path)
+        method, trained_on = origin_of(path, notes)
+        name = type(self).__name__
+        if method and method != name:
+            raise ValueError(f"{path} was written by {method}, not by {name}; load it with --trainer {method}, or name a run of {name}")
+        try:
+            weights = learner_weights(weights, self.learner, self.clip, self.official_names, self.official_ignored, str(path))
+        except ValueError as error:
+            others = methods_by_names(os.path.basename(os.path.dirname(path)), weights)
+            if not others or name in others:
+                raise
+            raise ValueError(f"{error}. By its entries it is of {' or '.join(others)}, not of {name}") from error
+        self.learner.load_state_dict(weights)
+        self.trained_on = trained_on
+        print(f"Loaded {self.checkpoint_folder} from {path} (epoch {notes.get('epoch', '?')})")
 
     def write_result(self):
         """Write ``result.json`` into the output folder."""

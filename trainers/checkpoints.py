@@ -1,6 +1,7 @@
 """Find a learner's checkpoint below a run's folder, and fit its weights to the learner: ours or the official layout."""
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
@@ -49,7 +50,17 @@ def find_checkpoint(directory: str, folder: str, epoch: Optional[int] = None) ->
 
 
 def read_checkpoint(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], object]:
-    """Read the weights and the epoch of a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file.
+    """Read the weights and the epoch (``?`` where it is not said); see :func:`read_with_notes`."""
+    weights, notes = read_with_notes(path)
+    return weights, notes.get("epoch", "?")
+
+
+def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
+    """Read a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file.
+
+    Returns:
+        The weights, and what is said about them: perhaps ``epoch``; and in what ``clusterprompt.convert`` wrote, ``method`` and
+        perhaps ``trained_on``.
 
     Raises:
         ValueError: It holds no weights, or is damaged.
@@ -57,14 +68,18 @@ def read_checkpoint(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], object]:
     if str(path).endswith(".safetensors"):
         try:
             with safe_open(str(path), "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get("epoch", "?")
+                notes = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        if not notes.get("written_by", "").startswith("clusterprompt"):
+            return weights, {key: notes[key] for key in ("epoch",) if key in notes}
+        return weights, {**notes, "trained_on": json.loads(notes.get("trained_on", "null"))}
     checkpoint = load_checkpoint(str(path))
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds no state_dict")
-    return weights, checkpoint.get("epoch", "?")
+    return weights, {key: checkpoint[key] for key in ("epoch", "method", "trained_on") if key in checkpoint and weights is not checkpoint}
 
 
 def new_name(name: str, renames: Renames) -> Optional[str]:
@@ -125,7 +140,7 @@ def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: 
                          + ". It was written by another method, or with other settings (prompt depth); use the same trainer "
                            "and config as in training")
     wrong = [f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"
-             for n in wanted if found[n].shape != wanted[n].shape]
+             for n, _ in learner.named_parameters() if found[n].shape != wanted[n].shape]  # a buffer may take the file's size
     if wrong:
         raise ValueError(f"{source} does not fit: {'; '.join(wrong[:6])}. Use the same backbone, number of context tokens and "
                          "(for class-specific contexts) the same classes as in training")

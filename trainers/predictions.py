@@ -1,0 +1,62 @@
+"""What a test predicted for each image: scores for ``result.json``, rows for ``predictions.csv``."""
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import List, Sequence
+
+import torch
+from sklearn.metrics import f1_score, recall_score
+from torch import Tensor
+
+HEADER = ("path", "label", "prediction", "confidence")
+
+
+class Predictions:
+    """Collects a test batch by batch; every list ends up as long as the split."""
+
+    def __init__(self):
+        self.paths: List[str] = []
+        self._labels, self._predicted, self._confidence = [], [], []
+
+    def add_images(self, labels: Tensor, paths: Sequence[str]) -> None:
+        """Add a batch's labels, (B,), and the files of its images, where the loader tells them."""
+        self._labels.append(labels.cpu())
+        self.paths.extend(paths)
+
+    def add_logits(self, logits: Tensor) -> None:
+        """Add a batch's logits, (B, C)."""
+        self._predicted.append(logits.argmax(dim=1).cpu())
+        self._confidence.append(logits.float().softmax(dim=1).amax(dim=1).cpu())
+
+    def scores(self, classnames: Sequence[str]) -> dict:
+        """Return macro F1, number of images, and recall by class, in percent; over the classes that have images."""
+        truth, predicted = torch.cat(self._labels).numpy(), torch.cat(self._predicted).numpy()
+        labels = range(len(classnames))
+        recall = recall_score(truth, predicted, labels=labels, average=None, zero_division=0)
+        return {
+            "macro_f1": 100 * f1_score(truth, predicted, labels=sorted(set(truth.tolist())), average="macro", zero_division=0),
+            "n": len(truth),
+            "per_class": {classnames[c]: round(100 * recall[c], 4) for c in labels if c in truth},
+        }
+
+    def write(self, path: str, root: str) -> None:
+        """Write one row an image, whole or not at all.
+
+        Args:
+            path: The file to write.
+            root: Folder of all data sets, to which the images' paths are made relative; others stay absolute.
+        """
+        if not self.paths:  # a host's loader that does not tell them
+            return
+        root = os.path.join(os.path.abspath(os.path.expanduser(root)), "")
+        rows = zip(self.paths, torch.cat(self._labels).tolist(), torch.cat(self._predicted).tolist(), torch.cat(self._confidence).tolist())
+        with open(path + ".tmp", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HEADER)
+            for image, label, predicted, confidence in rows:
+                image = os.path.abspath(image)
+                image = image[len(root):] if image.startswith(root) else image
+                writer.writerow((Path(image).as_posix(), label, predicted, f"{confidence:.6f}"))
+        os.replace(path + ".tmp", path)
