@@ -140,7 +140,7 @@ def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: 
                          + ". It was written by another method, or with other settings (prompt depth); use the same trainer "
                            "and config as in training")
     wrong = [f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"
-             for n, _ in learner.named_parameters() if found[n].shape != wanted[n].shape]  # a buffer may take the file's size
+             for n in wanted if found[n].shape != wanted[n].shape]
     if wrong:
         raise ValueError(f"{source} does not fit: {'; '.join(wrong[:6])}. Use the same backbone, number of context tokens and "
                          "(for class-specific contexts) the same classes as in training")

@@ -38,6 +38,8 @@ class CoCoOp(PromptTrainer):
     options = {"N_CTX": 16, "CTX_INIT": None, "PREC": "fp16"}
     official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
 
+    text_needs_image = True
+
     def build_learner(self):
         """The context starts from words, or from noise."""
         s = self.settings

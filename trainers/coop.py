@@ -36,6 +36,11 @@ class CoOp(PromptTrainer):
         if s.N_CTX < 1 and not s.CTX_INIT:
             raise ValueError(f"TRAINER.{self.node()}.N_CTX is {s.N_CTX}; at least 1 context token is needed")
 
+    @property
+    def tied_to_classes(self):
+        """See :attr:`PromptTrainer.tied_to_classes`."""
+        return "each class has a context of its own (CSC)" if self.settings.CSC else ""
+
     def build_learner(self):
         """The context starts from words, or from noise."""
         s = self.settings
