@@ -51,9 +51,10 @@ def changed_settings(result: dict, cfg) -> list:
     old_keys, new_keys = set(keys(recorded)), set(keys(now))
     changed = []
     method = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
+    local = [key for key in LOCAL_SETTINGS if key != "DATASET.ROOT" or cfg.DATASET.NAME != "ImageFolder"]  # whose root says which data they are
     for key in sorted(old_keys & new_keys):
         old, new = get(recorded, key), get(now, key)
-        counts = key.startswith(method) if key.startswith("TRAINER.") else key not in LOCAL_SETTINGS
+        counts = key.startswith(method) if key.startswith("TRAINER.") else key not in local
         if counts and old != new:
             changed.append(f"{key} {old!r} -> {new!r}")
     return changed

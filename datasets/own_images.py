@@ -1,0 +1,273 @@
+"""What the two data sets of a user's own images share: class names, a split made once, damaged images left out. See docs/own_images.md."""
+
+import difflib
+import errno
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import unicodedata
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..clip_patches.class_texts import read_descriptions, readable
+from .base import PromptDataset, read_split
+
+logger = logging.getLogger(__name__)
+
+# What people call the parts of a data set, in any case.
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+CLASSES_FILE = "classes.txt"
+MIN_IMAGES = 3  # one each to train, validate and test
+
+
+class Found(NamedTuple):
+    """An image as the user listed it.
+
+    Attributes:
+        path: Below the image folder, with forward slashes, as the disk spells it.
+        folder: Its class as the user's folder or table calls it, in composed Unicode (NFC).
+        part: "train", "val" or "test"; empty where the split is ours to make.
+    """
+
+    path: str
+    folder: str
+    part: str
+
+
+class OwnImages(PromptDataset):
+    """Images of a user: a subclass finds them, everything else is here.
+
+    A first run checks every image and writes which of them train, validate and test; later runs read that, and stop if the images or their
+    classes are no longer the ones it was written for.
+    """
+
+    images = "."
+    split_file = "split_clusterprompt.json"
+
+    def __init__(self, cfg):
+        self._descriptions = cfg.DATASET.get("DESCRIPTIONS", "")
+        super().__init__(cfg)
+
+    def find(self) -> list:
+        """Return what there is, a list of `Found`."""
+        raise NotImplementedError
+
+    def read(self):
+        """See :meth:`PromptDataset.read`; makes the split if there is none."""
+        found = sorted(self.find())
+        check_unique(found)
+        classes = read_classes(os.path.join(self.image_dir, CLASSES_FILE), sorted({item.folder for item in found}))
+        if self._descriptions:
+            read_descriptions(self._descriptions, type(self).__name__, list(classes.values()), exact=True)
+        places = [os.path.join(self.image_dir, self.split_file), self._place_elsewhere()]
+        place = next((path for path in places if os.path.isfile(path)), None)
+        if place:
+            split = read_split(place)
+            check_unchanged(split, found, classes, place)
+            logger.info("The split is that of %s", place)
+        else:
+            split = make_split(self.image_dir, found, classes)
+            place = self._write(split, places)
+            sizes = ", ".join(f"{len(split[part])} {part}" for part in ("train", "val", "test"))
+            logger.info("%d classes, %s images: this split was written to %s, which later runs read", len(classes), sizes, place)
+        if split.get("damaged"):
+            logger.warning("%d damaged images are left out: %s", len(split["damaged"]),
+                           first(f"{path} ({reason})" for path, _, reason in split["damaged"]))
+        spelling = {composed(item.path): item.path for item in found}  # a split made on macOS may spell umlauts another way than this disk
+        return tuple(self.as_datums([[spelling[composed(path)], label, name] for path, label, name in split[part]])
+                     for part in ("train", "val", "test"))
+
+    def _place_elsewhere(self) -> str:
+        """Where the split lies if the folder of the images cannot be written to; the name tells which folder it belongs to."""
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        key = hashlib.sha256(os.path.realpath(self.image_dir).encode()).hexdigest()[:12]
+        return os.path.join(cache, "clusterprompt", f"{os.path.basename(self.image_dir)}-{key}", self.split_file)
+
+    def _write(self, split: dict, places: list) -> str:
+        try:
+            write_atomically(split, places[0])
+            return places[0]
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            logger.warning("%s cannot be written to (%s): the split goes into your cache", self.image_dir, error.strerror)
+            os.makedirs(os.path.dirname(places[1]), exist_ok=True)
+            write_atomically(split, places[1])
+            return places[1]
+
+    def _way_out(self) -> str:
+        return "docs/own_images.md says how folders and tables of your own images should look."
+
+
+def read_classes(path: str, folders: list) -> dict:
+    """Return the class names by folder, in order of the labels: those that a file lists, as it lists them, then the others.
+
+    Args:
+        path: A text file, one class a line: ``folder = class name``, or a folder alone, which keeps its name. It need not exist.
+        folders: All classes as folders or table call them, sorted.
+
+    Raises:
+        ValueError: A folder that there is not, or twice; a name that is empty or taken; fewer than two classes.
+    """
+    classes = {}
+    for number, line in enumerate(_lines(path), 1):
+        folder, equals, name = (part.strip() for part in composed(line).partition("="))
+        if not folder and not equals or folder.startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        if folder not in folders:
+            close = difflib.get_close_matches(folder, folders, 1, 0.5)
+            raise ValueError(f"{where}: there is no class {folder!r}." + (f" Did you mean {close[0]!r}?" if close else "")
+                             + f" There are {first(folders)}.")
+        if folder in classes:
+            raise ValueError(f"{where}: {folder!r} has a line already.")
+        if equals and not name:
+            raise ValueError(f"{where}: {folder!r} gets no name; write 'folder = class name'.")
+        classes[folder] = name or folder
+    for folder in folders:
+        classes.setdefault(folder, folder)
+    if len(classes) < 2:
+        raise ValueError(f"There is only one class, {folders[0]!r}: at least two are needed.")
+    same = {}
+    for folder, name in classes.items():
+        same.setdefault(readable(name).casefold(), []).append(folder)
+    double = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
+    if double:
+        raise ValueError(f"These classes have the same name for CLIP: {first(double)}. Give them different ones in {path}.")
+    return classes
+
+
+def _lines(path: str) -> list:
+    if not os.path.isfile(path):
+        return []
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
+
+
+def make_split(folder: str, found: list, classes: dict) -> dict:
+    """Decide which images train, validate and test, in CoOp's form; damaged ones stand under "damaged", with the reason for a name.
+
+    Where the user has not decided, 30 % of each class test, 20 % validate and the rest train, at least one each. The lot falls by the
+    sha256 of the paths: the same on every machine, whatever the run's seed, and whatever the other classes hold.
+
+    Raises:
+        ValueError: A class has too few images.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    split = {"train": [], "val": [], "test": [], "damaged": []}
+    given = any(item.part for item in found)
+    by_class = {name: [] for name in classes}
+    for item, fault in zip(found, faults(folder, [item.path for item in found])):
+        if fault:
+            split["damaged"].append([item.path, labels[item.folder], fault])
+        else:
+            by_class[item.folder].append(item)
+    too_few = []
+    for name, items in by_class.items():
+        parts = assign(items)
+        if not parts["train"]:
+            too_few.append(f"{name!r} ({len(items)})")
+        elif not parts["test"]:
+            logger.warning("Class %r has no test image: its accuracy will not be known", name)
+        for part, chosen in parts.items():
+            split[part] += [[item.path, labels[name], classes[name]] for item in sorted(chosen)]
+    damaged = f" {len(split['damaged'])} damaged images do not count: {first(row[0] for row in split['damaged'])}." if split["damaged"] else ""
+    if too_few:
+        need = "every class needs an image to train on" if given else f"a class needs {MIN_IMAGES}, to train, validate and test"
+        raise ValueError(f"Too few images in {len(too_few)} of {len(classes)} classes: {first(too_few)}; {need}.{damaged} "
+                         "Add images, or take the class away.")
+    if not split["test"]:
+        raise ValueError(f"No image to test on in {folder}.{damaged} Say which, or leave the split to this program.")
+    return split
+
+
+def assign(items: list) -> dict:
+    """Return the images of one class by part: as the user says, or by lot."""
+    parts = {"train": [], "val": [], "test": []}
+    if any(item.part for item in items):
+        for item in items:
+            parts[item.part].append(item)
+    elif len(items) >= MIN_IMAGES:
+        lots = sorted(items, key=lambda item: hashlib.sha256(composed(item.path).encode()).digest())
+        n_test, n_val = (max(1, (len(items) * tenths + 5) // 10) for tenths in (3, 2))
+        parts = {"test": lots[:n_test], "val": lots[n_test: n_test + n_val], "train": lots[n_test + n_val:]}
+    return parts
+
+
+def faults(folder: str, paths: list) -> list:
+    """Open and decode every image as training will; return what is wrong with each, an empty string for nothing."""
+    def fault(path):
+        try:
+            with Image.open(os.path.join(folder, path)) as image:
+                image.convert("RGB")
+            return ""
+        except Image.UnidentifiedImageError:
+            return "not an image"
+        except Exception as error:  # decoders raise whatever they like on damaged data
+            return str(error) or type(error).__name__
+
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # oddities that do not keep an image from being read
+        return list(tqdm(pool.map(fault, paths), total=len(paths), desc="checking images", disable=None))
+
+
+def check_unchanged(split: dict, found: list, classes: dict, place: str):
+    """Raise ValueError, with what changed, unless a split is one of just these images, classes and parts."""
+    labels = {folder: (label, classes[folder]) for label, folder in enumerate(classes)}
+    now = {composed(item.path): item for item in found}
+    then = {composed(path): (part, label, name) for part, rows in split.items() for path, label, name in rows}
+    changes = [("new images", [path for path in now if path not in then]),
+               ("missing images", [path for path in then if path not in now and then[path][0] != "damaged"])]
+    other_class, other_part = [], []
+    for path in now.keys() & then.keys():
+        part, label, name = then[path]
+        if label != labels[now[path].folder][0] or part != "damaged" and name != labels[now[path].folder][1]:
+            other_class.append(path)
+        elif now[path].part and part not in ("damaged", now[path].part):
+            other_part.append(path)
+    changes += [("images of another class name or number", sorted(other_class)), ("images in another part", sorted(other_part))]
+    said = [f"{len(paths)} {what} ({first(paths, 5)})" for what, paths in changes if paths]
+    if said:
+        raise ValueError(f"The data have changed since their split was written to {place}: {'; '.join(said)}. Undo that, or delete the "
+                         "file: the next run then makes a new split, with which earlier results do not compare.")
+
+
+def write_atomically(content, path: str):
+    """Write JSON so that a file of this name is either whole or not there."""
+    handle, work = tempfile.mkstemp(prefix=".split-", dir=os.path.dirname(path))
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False, indent=1)
+        os.chmod(work, 0o644)  # mkstemp's are for their owner alone
+        os.replace(work, path)
+    except BaseException:
+        os.unlink(work)
+        raise
+
+
+def composed(text: str) -> str:
+    """Return a text with umlauts as one character (NFC): macOS writes file names with two."""
+    return unicodedata.normalize("NFC", text)
+
+
+def first(words, n: int = 10) -> str:
+    """Write the first words of a list, with the number of the others."""
+    words = [str(word) for word in words]
+    return ", ".join(words[:n]) + (f" and {len(words) - n} more" if len(words) > n else "")
+
+
+def check_unique(found: list):
+    """Raise ValueError if two paths differ in nothing but how Unicode writes them."""
+    double = [path for path, count in Counter(composed(item.path) for item in found).items() if count > 1]
+    if double:
+        raise ValueError(f"{len(double)} names stand twice, with umlauts in composed and decomposed Unicode: {first(double)}. Rename one of each.")
