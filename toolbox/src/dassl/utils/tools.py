@@ -91,6 +91,8 @@ def read_image(path: str) -> Image.Image:
         raise MissingFileError(f"No image at {path!r}; check DATASET.ROOT and that the data set is complete")
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I") and (image.getextrema()[1] or 0) > 255:
+                image = image.point(lambda value: value * (1 / 256)).convert("L")  # 16 bits, which convert() would cut off at 255: all white
             return image.convert("RGB")
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise ImageReadError(f"Cannot read the image {path!r} ({type(error).__name__}: {error}); it is damaged or "
