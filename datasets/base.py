@@ -146,6 +146,9 @@ class PromptDataset(DatasetBase):
         """Warn where the data are not the whole published set, as after an interrupted copy."""
         found = {"train": len(train or []), "val": len(val or []), "test": len(test)}
         differ = [f"{found[part]} {part} images instead of {count}" for part, count in self.counts.items() if found[part] != count]
+        classes = len({item.label for item in test})
+        if self.n_classes and classes != self.n_classes:
+            differ.insert(0, f"{classes} classes instead of {self.n_classes}")
         if differ:
             logger.warning("%s in %s has %s: results will not compare with published ones", type(self).__name__, self.dataset_dir, ", ".join(differ))
 
