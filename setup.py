@@ -26,9 +26,10 @@ setup(
     license="MIT",
     author="clusterprompt contributors",
     python_requires=">=3.10",
-    packages=["clusterprompt"] + [f"clusterprompt.{name}" for name in FOLDERS],
+    packages=["clusterprompt", "clusterprompt.data"] + [f"clusterprompt.{name}" for name in FOLDERS],
     package_dir={"clusterprompt": "clusterprompt", **{f"clusterprompt.{name}": name for name in FOLDERS}},
     package_data={
+        "clusterprompt.data": ["sources.yaml"],
         "clusterprompt.configs": ["datasets/*.yaml", "trainers/*/*.yaml"],
         "clusterprompt.clip_patches": ["embedded/*"],
         "clusterprompt.datasets": ["*.json"],
@@ -54,6 +55,7 @@ setup(
         "clip": ["openai-clip>=1.0.1"],
         "test": ["pytest>=7.2"],
         "tensorboard": ["tensorboard>=2.11"],
+        "data": ["gdown>=5.2"],  # what lies on Google Drive, such as CoOp's split files
         "pictures": ["matplotlib>=3.6"],
     },
     classifiers=[

@@ -1,0 +1,193 @@
+"""One download: resumed where it broke off, checked, and under its own name only when it is whole.
+
+What has arrived lies in ``<name>.part``. torchvision's downloader starts over when a connection breaks and takes a login page for the file,
+which with archives of gigabytes is not enough.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+ATTEMPTS = 4  # one after the other without a byte gained
+PAUSE = 2.0  # seconds before the second attempt; doubled each time
+TIMEOUT = 30.0  # seconds without a byte
+CHUNK = 1 << 18
+DRIVE = "drive:"
+BROKEN = (ConnectionError, TimeoutError, urllib.error.URLError, http.client.HTTPException, ssl.SSLError)  # and not: no space left
+
+
+class FetchError(OSError):
+    """A file could not be fetched, or is not the right one; the text says what to do."""
+
+
+def fetch(urls, target: Path, checksum: str = ""):
+    """Download a file to ``target`` from the first of ``urls`` that has it.
+
+    Args:
+        urls: Addresses, or ``drive:<id>`` for a file of Google Drive.
+        target: The file to write; its folder must exist.
+        checksum: What it has to be, as in `check`.
+
+    Raises:
+        FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next call goes on there;
+            a file with a wrong checksum is put aside as ``<name>.wrong``.
+    """
+    failures = []
+    for url in urls:
+        part = target.with_name(target.name + ".part")
+        try:
+            if url.startswith(DRIVE):
+                _from_drive(url[len(DRIVE) :], part)
+            else:
+                _from_url(url, part)
+            _refuse_web_page(part, url)
+            wrong = differs(part, checksum)
+        except FetchError as error:
+            failures.append(str(error))
+            continue
+        if not wrong:
+            os.replace(part, target)
+            return
+        aside = target.with_name(target.name + ".wrong")
+        os.replace(part, aside)
+        failures.append(f"{_shown(url)} is another file, or was damaged on the way: {wrong}. It was put aside as {aside}.")
+    raise FetchError("\n".join(failures))
+
+
+def differs(path: Path, checksum: str) -> str:
+    """Say how a file differs from ``md5:...``, ``sha256:...`` or ``blob:...`` (what ``git hash-object`` prints); "" if it does not."""
+    kind, _, wanted = checksum.partition(":")
+    found = digest(path, kind) if wanted else ""
+    return "" if found == wanted else f"its {kind} is {found}, wanted is {wanted}"
+
+
+def digest(path: Path, kind: str) -> str:
+    """Return the md5, sha256 or git blob id ("blob") of a file, as hexadecimal digits."""
+    sum_ = hashlib.new({"blob": "sha1"}.get(kind, kind), usedforsecurity=False)
+    if kind == "blob":
+        sum_.update(b"blob %d\0" % path.stat().st_size)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            sum_.update(chunk)
+    return sum_.hexdigest()
+
+
+def _refuse_web_page(path: Path, url: str):
+    """Remove the file and raise, if it is a web page: none of the files of a data set is one."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if _is_web_page(head):
+        path.unlink()
+        raise _web_page(url, head)
+
+
+def _is_web_page(head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html", b"<head"))
+
+
+def _web_page(url: str, head: bytes) -> FetchError:
+    title = re.search(rb"<title[^>]*>(.*?)</title", head, re.IGNORECASE | re.DOTALL)
+    named = f' ("{" ".join(title[1].decode(errors="replace").split())[:80]}")' if title else ""
+    return FetchError(
+        f"{_shown(url)} answered with a web page{named} instead of the file: a login, a quota or a proxy stands before it. Open the address in "
+        "a browser to see, and try again later or from another network."
+    )
+
+
+def _from_url(url: str, part: Path):
+    """Bring ``part`` to its full length; on a broken connection try again from where it stands."""
+    tries, pause = 0, PAUSE
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            return _one_connection(url, part)
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 429):
+                raise FetchError(f"{url} answered {error.code} ({error.reason}).") from error
+            reason = f"{error.code} ({error.reason})"
+        except BROKEN as error:
+            cause = getattr(error, "reason", error)
+            if isinstance(cause, socket.gaierror):
+                raise FetchError(f"{url}: the host cannot be found ({cause}). Is there a network? A proxy is named by https_proxy.") from error
+            reason = str(cause) or type(cause).__name__
+        have = part.stat().st_size if part.exists() else 0
+        tries, pause = (1, PAUSE) if have > before else (tries + 1, pause * 2)
+        if tries >= ATTEMPTS:
+            kept = f" {megabytes(have)} have arrived and are kept; the same command goes on from there." if have else ""
+            raise FetchError(f"{url}: {reason}.{kept}")
+        time.sleep(pause)
+
+
+def _one_connection(url: str, part: Path):
+    have = part.stat().st_size if part.exists() else 0
+    # identity: byte positions have to be those of the file on disk
+    headers = {"User-Agent": "clusterprompt", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        if error.headers.get("Content-Range", "").endswith(f"/{have}"):
+            return  # it was whole already
+        part.unlink()  # longer than the file: rests of another one
+        raise ConnectionError("the server has less than what had arrived before") from error
+    with response:
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if have and not resumed and response.status == 206:
+            part.unlink()
+            raise ConnectionError("the server sent another part than the one asked for")
+        start = have if resumed else 0  # a server that knows no ranges sends all of it again
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        first = response.read1(CHUNK)
+        web_page = response.headers.get_content_type() == "text/html" or _is_web_page(first)
+        if web_page and not resumed:  # before a good part is overwritten by it
+            raise _web_page(url, first)
+        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.name.removesuffix(".part"), disable=None, leave=False)
+        with open(part, "ab" if resumed else "wb") as file, bar:
+            chunk = first
+            while chunk:
+                file.write(chunk)
+                bar.update(len(chunk))
+                chunk = response.read1(CHUNK)
+    if total is not None and part.stat().st_size < total:
+        raise ConnectionError(f"the connection broke off after {megabytes(part.stat().st_size)} of {megabytes(total)}")
+
+
+def _from_drive(file_id: str, part: Path):
+    page = f"https://drive.google.com/file/d/{file_id}/view"
+    name = part.name.removesuffix(".part")
+    by_hand = f"Or download {page} in a browser, and save it as {part.with_name(name)}."
+    try:
+        import gdown
+    except ImportError:
+        raise FetchError(f"{name} lies on Google Drive, and gdown, which can fetch it, is not installed: pip install gdown. {by_hand}") from None
+    try:
+        gdown.download(id=file_id, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
+    except Exception as error:  # gdown's own, those of requests, and others between its versions
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FetchError(f"{name}: Google Drive did not hand it out ({reason[:300]}). Try again later. {by_hand}") from error
+    if not part.is_file():  # older gdown prints its error and returns None
+        raise FetchError(f"{name}: Google Drive did not hand it out. Try again later. {by_hand}")
+
+
+def _shown(url: str) -> str:
+    return f"https://drive.google.com/file/d/{url[len(DRIVE):]}/view" if url.startswith(DRIVE) else url
+
+
+def megabytes(size: int) -> str:
+    """Say a number of bytes in words."""
+    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,178 @@
+"""What is there of a data set, and what is missing. Reads lists and folders, opens no image."""
+
+import importlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from .. import config, registration
+from .fetch import differs
+from .sources import SOURCES, Source
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+
+
+class Row(NamedTuple):
+    """An image that a data set lists; it may not exist."""
+
+    impath: str
+    label: int
+    classname: str
+
+
+@dataclass
+class Inventory:
+    """What `look` found.
+
+    Attributes:
+        name: Of the data set's yaml.
+        folder, image_folder: Where they are, or should be.
+        source: Where the files come from.
+        drawn: The data set draws itself when it is first used.
+        problems: What is missing or differs, in words; nothing if the data set is complete.
+        classes: Number of classes listed; None where the lists cannot be read.
+        counts: Number of images listed, by part.
+        images: Paths of the image files in ``image_folder``, relative to it.
+        missing: Images listed and not there, relative to ``image_folder``.
+        too_few: Images have to be fetched.
+    """
+
+    name: str
+    folder: Path
+    image_folder: Path
+    source: Source
+    drawn: bool
+    problems: list = field(default_factory=list)
+    classes: int | None = None
+    counts: dict = field(default_factory=dict)
+    images: set = field(default_factory=set)
+    missing: list = field(default_factory=list)
+    too_few: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Say whether everything is there and as published."""
+        return not self.problems
+
+    @property
+    def state(self) -> str:
+        """The state in one or two words."""
+        if self.drawn:
+            return "drawn by itself"
+        return "complete" if self.complete else "incomplete" if self.folder.is_dir() else "absent"
+
+    @property
+    def next_step(self) -> str:
+        """What to do, in a few words; "" if nothing."""
+        if self.complete:
+            return ""
+        if not (self.source.lists or self.source.archives):
+            return "see DATASETS.md"
+        return f"prepare {self.name}" + (" (steps by hand)" if self.source.by_hand else "")
+
+
+def catalogue() -> dict:
+    """Return the data sets: name of the yaml -> class. Users' own images are none of them: they lie anywhere, and nothing about them is known."""
+    classes = {cls.__name__: cls for cls in registration.own_datasets() if os.path.normpath(cls.folder) != "."}
+    folder = Path(importlib.import_module("clusterprompt.configs").__file__).parent / "datasets"
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        cls = classes.get(content.get("DATASET", {}).get("NAME"))
+        if cls is not None:
+            found[path.stem] = cls
+    return found
+
+
+def chosen(names) -> dict:
+    """Return the data sets of these names, or all of them.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    known = catalogue()
+    for name in names:
+        if name not in known:
+            raise ValueError(config.unknown("data set", name, known))
+    return {name: known[name] for name in names or known}
+
+
+def look(name: str, cls: type, root: Path) -> Inventory:
+    """Find out what is there of a data set below ``root``."""
+    # not relative, as the folder is no sub-folder of ours in a checkout
+    drawn_sets = importlib.import_module("clusterprompt.datasets.shapes").DrawnDataset
+    folder = Path(root, cls.folder)
+    found = Inventory(name, folder, Path(os.path.normpath(folder / cls.images)), SOURCES.get(name, Source()), issubclass(cls, drawn_sets))
+    if not folder.is_dir():
+        if not found.drawn:
+            found.problems.append("no folder")
+        return found
+    _look_at_lists(found)
+    rows = _listed(found, cls)
+    if not found.image_folder.is_dir():
+        found.problems.append(f"no folder {cls.images}/")
+        return found
+    found.images = set(_images_below(found.image_folder))
+    if not found.images:
+        found.problems.append("no image")
+    if rows is None:
+        found.too_few = not found.images
+        return found
+    _compare(found, cls, rows)
+    return found
+
+
+def _look_at_lists(found: Inventory):
+    for file in found.source.lists:
+        path = found.folder / file.name
+        if not path.is_file():
+            found.problems.append(f"no {file.name}")
+        elif differs(path, file.checksum):
+            found.problems.append(f"{file.name} is not the published one")
+
+
+def _listed(found: Inventory, cls: type):
+    """Return the rows of the parts; None, and a problem, where the lists cannot be read."""
+    spec = cls.__new__(cls)  # its __init__ would stop at the first fault
+    spec.dataset_dir, spec.image_dir = str(found.folder), str(found.image_folder)
+    spec.as_datums = lambda rows: [Row(os.path.join(spec.image_dir, *path.split("/")), label, name) for path, label, name in rows]
+    try:
+        parts = spec.read()
+    except FileNotFoundError as error:
+        if not found.problems and found.image_folder.is_dir():  # otherwise it has been said
+            found.problems.append(str(error).split(". ")[0])
+        return None
+    except (ValueError, OSError) as error:
+        found.problems.append(str(error).split(". ")[0])
+        return None
+    return dict(zip(("train", "val", "test"), parts))
+
+
+def _compare(found: Inventory, cls: type, parts: dict):
+    rows = [row for part in parts.values() for row in part or ()]
+    found.counts = {part: len(rows or ()) for part, rows in parts.items() if rows or part in cls.counts}
+    found.classes = len({row.label for row in rows})
+    base = len(str(found.image_folder)) + 1
+    listed = (row.impath[base:].replace(os.sep, "/") for row in rows)
+    found.missing = [path for path in listed if path not in found.images and not (found.image_folder / path).is_file()]
+    if found.missing:
+        found.problems.append(f"{len(found.missing)} listed images are missing, first {found.missing[0]}")
+    if cls.n_classes and found.classes != cls.n_classes:
+        found.problems.append(f"{found.classes} classes instead of {cls.n_classes}")
+    differ = {part: count for part, count in cls.counts.items() if found.counts.get(part, 0) != count}
+    found.problems += [f"{part} {found.counts.get(part, 0)} instead of {count}" for part, count in differ.items()]
+    fewer = any(found.counts.get(part, 0) < count for part, count in differ.items())
+    found.too_few = bool(found.missing) or not found.images or (not cls.split_file and fewer)
+
+
+def _images_below(folder: Path):
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = os.path.relpath(place, folder).replace(os.sep, "/") + "/"
+        prefix = "" if prefix == "./" else prefix
+        for name in files:
+            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
+                yield prefix + name

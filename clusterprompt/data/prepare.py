@@ -1,0 +1,130 @@
+"""Bring a data set to completeness: fetch what is missing, unpack it into CoOp's layout, say what remains to be done by hand."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlparse
+
+from .fetch import DRIVE, FetchError, differs, fetch, megabytes
+from .inventory import Inventory, catalogue, look
+from .sources import SOURCES, File, Source
+from .unpack import UnpackError, unpack
+
+
+def prepare(data_sets: dict, root: Path) -> bool:
+    """Prepare data sets, one after the other; what fails with one does not stop the next.
+
+    Args:
+        data_sets: Class by name.
+        root: Folder of all data sets.
+
+    Returns:
+        Whether all of them are complete now.
+    """
+    found = {name: look(name, cls, root) for name, cls in data_sets.items()}
+    announce([inventory for inventory in found.values() if not inventory.complete], root)
+    return all([_prepare_one(inventory, data_sets, root) for inventory in found.values()])
+
+
+def announce(inventories, root: Path):
+    """Print what will be fetched, from where, and how much it is."""
+    wanted = [(inventory, file) for inventory in inventories for file in to_fetch(inventory) if file.urls]
+    if not wanted:
+        return
+    size = sum(file.size for _, file in wanted)
+    unknown = "" if all(file.size for _, file in wanted) else ", and files whose size is not known"
+    print(f"To be fetched into {root}: {megabytes(size)}{unknown}" if size else f"To be fetched into {root}:")
+    for inventory, file in wanted:
+        url = file.urls[0]
+        place = "Google Drive" if url.startswith(DRIVE) else urlparse(url).hostname
+        print(f"  {inventory.name}: {file.name}{f', {megabytes(file.size)}' if file.size else ''}, from {place}")
+
+
+def to_fetch(found: Inventory) -> list:
+    """Return the lists, and the archives, that are missing."""
+    lists = [file for file in found.source.lists if not (found.folder / file.name).is_file()]
+    archives = [file for file in found.source.archives if _lacks(found, file)]
+    return lists + archives
+
+
+def _lacks(found: Inventory, archive: File) -> bool:
+    if any(not (found.folder / target).exists() for target in archive.take.values()):
+        return True
+    if found.missing and len(found.source.archives) > 1:  # of several, those whose part of the images is missing
+        return any(path.startswith(f"{target}/") for path in found.missing for target in archive.take.values())
+    return found.too_few
+
+
+def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
+    name, cls = found.name, data_sets[found.name]
+    if found.drawn:
+        cls.prepare(cls.__new__(cls), str(root))
+        found = look(name, cls, root)
+    if found.complete:
+        print(f"{name}: complete, nothing to do")
+        return True
+    failures = []
+    found.folder.mkdir(parents=True, exist_ok=True)
+    for file in found.source.lists:
+        target = found.folder / file.name
+        if not target.is_file():
+            _try(failures, lambda file=file, target=target: _fetch_list(file, target, root))
+        elif wrong := differs(target, file.checksum):
+            failures.append(f"{target} is not the published file ({wrong}). Move it away and call this again to fetch that.")
+    found = look(name, cls, root)  # the lists say whether images are missing
+    for archive in found.source.archives:
+        if _lacks(found, archive):
+            _try(failures, lambda archive=archive: _fetch_archive(archive, found.folder))
+    found = look(name, cls, root)
+    print(f"{name}: {'complete' if found.complete else 'incomplete: ' + '; '.join(found.problems)}")
+    for failure in failures:
+        print("  " + failure.replace("\n", "\n  "))
+    if not found.complete and found.source.by_hand and found.too_few:
+        print(found.source.by_hand.format(folder=found.folder, root=root).rstrip())
+    elif not found.complete and not (found.source.lists or found.source.archives):
+        print("  Nothing is known to fetch for this data set; DATASETS.md says how it must look.")
+    return found.complete
+
+
+def _try(failures: list, step):
+    try:
+        step()
+    except (FetchError, UnpackError) as error:
+        failures.append(str(error))
+
+
+def _fetch_list(file: File, target: Path, root: Path):
+    for name, cls in catalogue().items():  # the same class names serve ImageNet and its variants
+        twin = root / cls.folder / file.name
+        if file in SOURCES.get(name, Source()).lists and twin.is_file():
+            shutil.copyfile(twin, target)
+            return
+    fetch(file.urls, target, file.checksum)
+
+
+def _fetch_archive(archive: File, folder: Path):
+    placed = folder / archive.name
+    if placed.is_file():
+        if wrong := differs(placed, archive.checksum):
+            raise FetchError(f"{placed} is not the expected archive, or cut short: {wrong}. Put the right one there, or remove it.")
+        print(f"Unpacking {placed}")
+        unpack(placed, folder, archive.take, archive.inner)
+        return
+    if not archive.urls:
+        return  # the steps by hand will be told
+    needed, free = 2 * archive.size, shutil.disk_usage(folder).free  # the archive, and what comes out of it
+    if needed > free:
+        raise FetchError(f"{archive.name} needs about {megabytes(needed)} while it is unpacked, and {folder} has {megabytes(free)} free.")
+    downloads = folder / ".downloads"
+    downloads.mkdir(exist_ok=True)
+    path = downloads / archive.name
+    if not path.is_file():
+        print(f"Fetching {archive.name}")
+        fetch(archive.urls, path, archive.checksum)
+    try:
+        unpack(path, folder, archive.take, archive.inner)
+    except UnpackError as error:
+        path.unlink()
+        raise UnpackError(f"{error} The archive was removed.") from error
+    path.unlink()
+    if not any(downloads.iterdir()):
+        downloads.rmdir()
