@@ -9,7 +9,7 @@ from pathlib import Path
 
 WRITTEN_FILES = ("log.txt*", "resume_state.pt", "results.json", "result.json", "predictions.csv", "cmat.pt", "config.yaml", "*.tmp")
 # What does not change the numbers of a run, or (INPUT.SIZE) follows from what does.
-LOCAL_SETTINGS = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT", "VERBOSE", "USE_CUDA", "TRAIN.PRINT_FREQ", "INPUT.SIZE")
+LOCAL_SETTINGS = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT", "VERBOSE", "USE_CUDA", "TRAIN.PRINT_FREQ", "TRAIN.WANDB", "INPUT.SIZE")
 
 
 def state(folder) -> str:
@@ -29,6 +29,12 @@ def state(folder) -> str:
 def holds_models(folder) -> bool:
     """Tell whether a training run has written checkpoints there."""
     return Path(folder).is_dir() and any(_is_model_folder(entry) for entry in Path(folder).iterdir())
+
+
+def is_older(folder, than) -> bool:
+    """Tell whether the result in ``folder`` was written before the one in ``than``: what was tested there has been trained anew since."""
+    files = [Path(each) / "result.json" for each in (folder, than)]
+    return all(file.is_file() for file in files) and files[0].stat().st_mtime_ns < files[1].stat().st_mtime_ns
 
 
 def read_result(folder) -> dict:
@@ -109,5 +115,5 @@ def _is_model_folder(entry: Path) -> bool:
 
 def _is_ours(entry: Path) -> bool:
     if entry.is_dir():
-        return _is_model_folder(entry) or entry.name == "tensorboard"
+        return _is_model_folder(entry) or entry.name in ("tensorboard", "wandb")
     return any(fnmatch(entry.name, pattern) for pattern in WRITTEN_FILES)

@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 from tabulate import tabulate
 
-from clusterprompt import run_folder
+from clusterprompt import protocols, run_folder
 from clusterprompt.clip_patches.embedded_clip import GEOMETRY
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -70,21 +70,27 @@ def main(argv=None) -> dict:
 def run_halves(train, args, passed_on) -> tuple:
     """Run what is not finished yet; return the two accuracies."""
     base_folder, new_folder = folders(args.trainer, args.dataset, args.seed)
-    common = common_options(args)
-    passed_on = [*passed_on, *fitting_depths(common, passed_on)]
+    base, new = words_of_halves(args, passed_on)
     base_options = [flag for flag in ("--resume", "--overwrite") if getattr(args, flag[2:])]
-    base_args = [*common, "--output-dir", base_folder, *base_options, *passed_on, "DATASET.SUBSAMPLE_CLASSES", "base"]
-    refuse_other_settings(train, base_args, args.overwrite)
-    trained = train.main(base_args)
+    refuse_other_settings(train, [*base_options, *base], args.overwrite)
+    trained = train.main([*base_options, *base])
 
     # What a new training run replaces, an older test of it must not survive.
-    again = ["--overwrite"] if args.overwrite or trained is not None else []
-    new_args = [*common, "--output-dir", new_folder, "--eval-only", *again, *passed_on, "DATASET.SUBSAMPLE_CLASSES", "new"]
+    again = ["--overwrite"] if args.overwrite or trained is not None or run_folder.is_older(new_folder, base_folder) else []
     if run_folder.holds_models(base_folder):
-        new_args[-2:-2] = ["--model-dir", base_folder]
-    refuse_other_settings(train, new_args, bool(again))
-    train.main(new_args)
+        new = ["--model-dir", base_folder, *new]
+    refuse_other_settings(train, [*again, *new], bool(again))
+    train.main([*again, *new])
     return tuple(run_folder.read_result(folder)["accuracy"] for folder in (base_folder, new_folder))
+
+
+def words_of_halves(args, passed_on, environ=os.environ, quiet: bool = False) -> tuple:
+    """Return train.py's words for the base half and, but for the model to load, for the new one."""
+    base_folder, new_folder = folders(args.trainer, args.dataset, args.seed, environ)
+    common = common_options(args, environ)
+    passed_on = [*passed_on, *fitting_depths(common, passed_on, quiet)]
+    base = [*common, "--output-dir", base_folder, *passed_on, "DATASET.SUBSAMPLE_CLASSES", "base"]
+    return base, [*common, "--output-dir", new_folder, "--eval-only", *passed_on, "DATASET.SUBSAMPLE_CLASSES", "new"]
 
 
 def refuse_other_settings(train, argv, overwrite: bool):
@@ -107,23 +113,23 @@ def refuse_other_settings(train, argv, overwrite: bool):
         )
 
 
-def common_options(args) -> list:
+def common_options(args, environ=os.environ) -> list:
     """Return the words of train.py's command line that both halves share."""
-    cfg = os.environ.get("CFG") or "basetonovel"
-    backbone = os.environ.get("BACKBONE") or ("tiny" if args.dataset.startswith(EMBEDDED) else "")
+    cfg = environ.get("CFG") or "basetonovel"
+    backbone = environ.get("BACKBONE") or ("tiny" if args.dataset.startswith(EMBEDDED) else "")
     options = ["--trainer", args.trainer, "--seed", str(args.seed)]
     own = args.dataset.endswith((".yaml", ".yml"))
     options += ["--dataset-config-file", args.dataset if own else f"configs/datasets/{args.dataset}.yaml"]
     options += ["--config-file", f"configs/trainers/{args.trainer}/{cfg}.yaml"]
     if backbone:
         options += ["--backbone", backbone]
-    values = ["DATASET.NUM_SHOTS", os.environ.get("SHOTS") or "16"]
-    if os.environ.get("EPOCHS"):
-        values += ["OPTIM.MAX_EPOCH", os.environ["EPOCHS"]]
+    values = ["DATASET.NUM_SHOTS", environ.get("SHOTS") or "16"]
+    if environ.get("EPOCHS"):
+        values += ["OPTIM.MAX_EPOCH", environ["EPOCHS"]]
     return options + values
 
 
-def fitting_depths(options, passed_on) -> list:
+def fitting_depths(options, passed_on, quiet: bool = False) -> list:
     """Return KEY VALUE pairs for the prompt depths of the yaml that are beyond the embedded CLIP's layers, and say so."""
     yaml_file = CHECKOUT / options[options.index("--config-file") + 1]
     if "--backbone" not in options or options[options.index("--backbone") + 1] != "tiny" or not yaml_file.is_file():
@@ -132,7 +138,7 @@ def fitting_depths(options, passed_on) -> list:
     nodes = yaml.safe_load(yaml_file.read_text(encoding="utf-8")).get("TRAINER", {})
     deep = {f"TRAINER.{node}.{key}": value for node, keys in nodes.items() for key, value in keys.items()
             if key.startswith("PROMPT_DEPTH") and value > layers and f"TRAINER.{node}.{key}" not in passed_on}
-    if deep:
+    if deep and not quiet:
         print(f"The embedded CLIP has {layers} layers, fewer than the yaml prompts: "
               + ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items()))
     return [word for key in deep for word in (key, "-1")]
@@ -140,9 +146,8 @@ def fitting_depths(options, passed_on) -> list:
 
 def folders(trainer: str, dataset: str, seed: int, environ=os.environ) -> tuple:
     """Return the output folders of the two halves."""
-    output = Path(environ.get("OUTPUT") or default_output())
-    tail = Path(Path(dataset).stem, f"shots_{environ.get('SHOTS') or 16}", trainer, environ.get("CFG") or "basetonovel", f"seed{seed}")
-    return tuple(str(output / "base2new" / half / tail) for half in ("train_base", "test_new"))
+    output, cfg = environ.get("OUTPUT") or default_output(), environ.get("CFG") or "basetonovel"
+    return tuple(map(str, protocols.base2new_folders(output, Path(dataset).stem, environ.get("SHOTS") or 16, trainer, seed, cfg)))
 
 
 def default_output() -> str:
