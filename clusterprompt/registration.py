@@ -36,6 +36,7 @@ def extend_cfg(cfg):
     cfg.defrost()
     for key, value in DATASET_OPTIONS.items():
         cfg.DATASET.setdefault(key, value)
+    cfg.TRAIN.setdefault("WANDB", "")  # project of Weights & Biases; empty: not used
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for key, value in trainer.options.items():

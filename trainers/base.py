@@ -25,6 +25,7 @@ from .history import Step, earlier_history, epoch_entry
 from .origin import methods_by_names, origin_of
 from .predictions import Predictions
 from .record import task_of, write_predictions, write_record
+from .tracking import WandbRun, check_wandb
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class PromptTrainer(TrainerX):
         self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
         self.seconds_per_epoch = 0.0
         self.history, self.trained_on = [], None
-        self.batch_accuracy, self._steps = None, []
+        self.batch_accuracy, self._steps, self._wandb = None, [], None
         self._classes_fixed, self._class_features = False, None
         self._predictions = Predictions()
         super().__init__(cfg)
@@ -167,6 +168,7 @@ class PromptTrainer(TrainerX):
         precision = cfg.TRAINER[self.node()].PREC
         if precision not in allowed:
             raise ValueError(f"TRAINER.{self.node()}.PREC is {precision!r}; allowed are {', '.join(allowed)}")
+        check_wandb(cfg.TRAIN.get("WANDB", ""))
 
     def build_data_loader(self):
         """Load CLIP, fit the input size to it, then build the loaders."""
@@ -374,7 +376,24 @@ class PromptTrainer(TrainerX):
         if split == "test":
             write_predictions(self, predictions)
         self.write_result()
+        if self.status == "finished":  # not the test at the end of a training run, which closes it
+            self.close_writer()
         return accuracy
+
+    # ------------------------------------------------------------------ scalars
+    def write_scalar(self, tag, value, *step):
+        """Record a number for tensorboard (Dassl's part), and for Weights & Biases where asked for."""
+        super().write_scalar(tag, value, *step)
+        if self.cfg.TRAIN.get("WANDB", ""):
+            self._wandb = self._wandb or WandbRun(self.cfg)
+            self._wandb.log(tag, value, *step)
+
+    def close_writer(self):
+        """Close what scalars were written to."""
+        super().close_writer()
+        if self._wandb is not None:
+            self._wandb.finish()
+            self._wandb = None
 
     # ------------------------------------------------------------------ files
     def load_model(self, directory: str, epoch: Optional[int] = None):

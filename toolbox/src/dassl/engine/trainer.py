@@ -222,7 +222,6 @@ class TrainerBase:
     def init_writer(self, log_dir) -> None:
         """Open the writer of scalars, if it is not open yet."""
         if self.__dict__.get("_writer") is None:
-            print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = build_writer(log_dir)
 
     def close_writer(self) -> None:

@@ -1,7 +1,6 @@
 """Scalars over time: to tensorboard, or without it to a text file."""
 import json
 import os
-import warnings
 
 from ..utils import mkdir_if_missing
 
@@ -22,11 +21,11 @@ class JsonLinesWriter:
 
 
 def build_writer(log_dir: str):
-    """Construct tensorboard's writer for ``log_dir``; without tensorboard, warn and give a ``JsonLinesWriter``."""
+    """Construct tensorboard's writer for ``log_dir``; without tensorboard, say so and give a ``JsonLinesWriter``."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        warnings.warn(f"tensorboard is not installed: scalars go to {os.path.join(log_dir, 'scalars.jsonl')}; "
-                      f"pip install tensorboard for its curves")
+        print(f"tensorboard is not installed: scalars go to {os.path.join(log_dir, 'scalars.jsonl')}")
         return JsonLinesWriter(log_dir)
+    print(f"Initialize tensorboard (log_dir={log_dir})")
     return SummaryWriter(log_dir=log_dir)
