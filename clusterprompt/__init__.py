@@ -6,11 +6,18 @@ Two lines bring every trainer and data set of this package into a ``train.py`` o
 
     clusterprompt.extend_cfg(cfg)
 
-Importing the package is cheap: torch, Dassl and CLIP are first imported by ``extend_cfg``.
+What was trained classifies images in three::
+
+    from clusterprompt import load_run
+
+    model = load_run("output/.../seed1")
+    model.predict("photos/")
+
+Importing the package is cheap: torch, Dassl and CLIP are first imported by ``extend_cfg`` and ``load_run``.
 """
 
 __version__ = "0.1.0"
-__all__ = ["extend_cfg"]
+__all__ = ["extend_cfg", "load_run"]
 
 
 def extend_cfg(cfg):
@@ -27,3 +34,10 @@ def extend_cfg(cfg):
     from .registration import extend_cfg as implementation
 
     implementation(cfg)
+
+
+def load_run(folder, classes=None, device="", precision="", backbone=""):
+    """Load what a run has learned, ready to classify images; see `clusterprompt.classifier.load_run`."""
+    from .classifier import load_run as implementation
+
+    return implementation(folder, classes, device, precision, backbone)

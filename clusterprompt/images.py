@@ -1,0 +1,119 @@
+"""From paths, folders and pictures to batches of decoded images: in order, read as they come, decoded while the model runs."""
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Union
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+PATIENCE = 0.1  # seconds that a batch which is not full waits for a slow source before it is classified as it is
+Source = Union[str, os.PathLike, Image.Image]
+
+
+class Decoded(NamedTuple):
+    """An image ready for the model, or why it is not.
+
+    Attributes:
+        path: As it was given; empty for a picture in memory.
+        tensor: (3, H, W); None for a broken image.
+        error: What is wrong with it, else empty.
+    """
+
+    path: str
+    tensor: Optional[Tensor]
+    error: str = ""
+
+
+def find(sources: Iterable[Source]) -> Iterator[Source]:
+    """Yield every picture and path; in the place of a folder all images in it and below, sorted."""
+    for source in sources:
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            yield from _walk(os.fspath(source))
+        else:
+            yield source
+
+
+def _walk(folder: str) -> Iterator[str]:
+    found = False
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                found = True
+                yield os.path.join(place, name)
+    if not found:
+        yield folder  # where an image should be: reported like any other that cannot be read
+
+
+def decode(source: Source, transform: Callable[[Image.Image], Tensor]) -> Decoded:
+    """Open an image and prepare it for the model; what is wrong with it is returned, not raised."""
+    path = "" if isinstance(source, Image.Image) else str(source)
+    try:
+        if isinstance(source, Image.Image):
+            return Decoded(path, transform(source.convert("RGB")))
+        with Image.open(source) as image:
+            return Decoded(path, transform(image.convert("RGB")))
+    except FileNotFoundError:
+        return Decoded(path, None, "no such file")
+    except IsADirectoryError:
+        return Decoded(path, None, f"the folder holds no image ({', '.join(EXTENSIONS)})")
+    except Exception as error:  # decoders raise whatever they like on damaged data, and the other images are to go on
+        return Decoded(path, None, f"not a readable image: {error or type(error).__name__}")
+
+
+def decoded_batches(sources: Iterable[Source], transform: Callable[[Image.Image], Tensor], size: int, workers: int) -> Iterator[List[Decoded]]:
+    """Decode images in threads, at most two batches ahead of the one asked for.
+
+    Args:
+        sources: Read by a thread, item by item; it may be endless, and it may be slow: a batch does not wait until it is full.
+        transform: From an RGB picture to (3, H, W).
+        size: Images in a batch.
+        workers: Threads that decode.
+
+    Yields:
+        Batches of 1 to ``size`` images in the order of ``sources``.
+    """
+    ahead, stop = queue.Queue(maxsize=2 * size), threading.Event()
+    # One torch thread each, as in a DataLoader's workers; the setting is the thread's own.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+    def feed():
+        try:
+            for source in find(sources):
+                if stop.is_set():
+                    return
+                ahead.put(pool.submit(decode, source, transform).result)
+            ahead.put(None)
+        except BaseException as error:  # of the caller's iterable: raised where the batches are read
+            ahead.put(_raiser(error))
+
+    threading.Thread(target=feed, daemon=True).start()  # a daemon, because nothing wakes it from a read of stdin
+    try:
+        task = ahead.get()
+        while task is not None:
+            batch = [task]
+            try:
+                while len(batch) < size and task is not None:
+                    task = ahead.get(timeout=PATIENCE)
+                    batch.append(task)
+            except queue.Empty:
+                pass
+            yield [result() for result in batch if result is not None]
+            task = None if task is None else ahead.get()
+    finally:
+        stop.set()
+        while not ahead.empty():  # makes room for the thread, should it stand before a full queue
+            ahead.get_nowait()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _raiser(error: BaseException) -> Callable:
+    def fail():
+        raise error
+    return fail
