@@ -211,8 +211,8 @@ def read_split(path: str, keys=("train", "val", "test")) -> dict:
         raise ValueError(f"Split file {path} is not valid JSON ({error}). Download it again; DATASETS.md says from where.") from error
     if not isinstance(split, dict) or any(not isinstance(split.get(key), list) for key in keys):
         raise ValueError(f"Split file {path} should be an object with the lists {', '.join(keys)}.")
-    for name, rows in split.items():
-        for row in rows:
+    for name in ("train", "val", "test"):
+        for row in split.get(name, []):
             if not (isinstance(row, list) and [type(part) for part in row] == [str, int, str]):
                 raise ValueError(f"Split file {path}, '{name}': a row is {row!r}; wanted is [image path, label, class name].")
     return split
