@@ -134,7 +134,7 @@ def read_classes(path: str, folders: list) -> dict:
     for folder in folders:
         classes.setdefault(folder, folder)
     if len(classes) < 2:
-        raise ValueError(f"There is only one class, {folders[0]!r}: at least two are needed.")
+        raise ValueError(f"There is only one class in {os.path.dirname(path)}, {folders[0]!r}: at least two are needed.")
     same = {}
     for folder, name in classes.items():
         same.setdefault(readable(name).casefold(), []).append(folder)
@@ -184,7 +184,7 @@ def make_split(folder: str, found: list, classes: dict) -> dict:
     damaged = f" {len(split['damaged'])} damaged images do not count: {first(row[0] for row in split['damaged'])}." if split["damaged"] else ""
     if too_few:
         need = "every class needs an image to train on" if given else f"a class needs {MIN_IMAGES}, to train, validate and test"
-        raise ValueError(f"Too few images in {len(too_few)} of {len(classes)} classes: {first(too_few)}; {need}.{damaged} "
+        raise ValueError(f"Too few images in {len(too_few)} of {len(classes)} classes of {folder}: {first(too_few)}; {need}.{damaged} "
                          "Add images, or take the class away.")
     if not split["test"]:
         raise ValueError(f"No image to test on in {folder}.{damaged} Say which, or leave the split to this program.")
