@@ -199,6 +199,8 @@ def test_resume_equals_an_uninterrupted_run(train, command, interrupted):
     assert resumed.start_epoch == 2
     assert resumed.learner.ctx.equal(whole.learner.ctx)
     assert result("out")["accuracy"] == result("whole")["accuracy"]
+    histories = [[{**entry, "seconds": None} for entry in result(folder)["history"]] for folder in ("out", "whole")]
+    assert histories[0] == histories[1] and len(histories[0]) == 3
     assert "Finish training" in Path("out/log.txt").read_text()  # the parsers' file; the older one was put aside
     assert len(list(Path("out").glob("log.txt-*"))) == 1
 
@@ -206,7 +208,7 @@ def test_resume_equals_an_uninterrupted_run(train, command, interrupted):
 def test_resume_from_another_folder(train, command, interrupted, capsys):
     """Catches: --resume DIR ignored, or a wrong DIR that silently starts from the beginning."""
     resumed = train.main(command("TRAIN.CHECKPOINT_FREQ", "1", "--resume", "out", epochs="3", out="copy"))
-    assert resumed.start_epoch == 2
+    assert resumed.start_epoch == 2 and [entry["epoch"] for entry in result("copy")["history"]] == [1, 2, 3]
     assert "no such folder" in fails(train, capsys, command("--resume", "nowhere", out="third"))
 
 
@@ -219,6 +221,8 @@ def test_resume_with_nothing_to_resume(train, command, capsys):
 def test_overwrite_replaces(train, command):
     """Catches: --overwrite that resumes, or leaves files of the old run."""
     train.main(command("TRAIN.CHECKPOINT_FREQ", "1", epochs="2"))
+    assert Path("out/predictions.csv").is_file()
+    Path("out/wandb").mkdir()  # as Weights & Biases would
     train.main(command("--overwrite"))
     assert result("out")["config"]["OPTIM"]["MAX_EPOCH"] == 1
     assert sorted(path.name for path in Path("out/prompt_learner").iterdir()) == ["checkpoint", "model.pth.tar-1"]

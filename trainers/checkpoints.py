@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Renames = Sequence[Tuple[str, str]]
 
 # Where the official code keeps CLIP inside a checkpoint of the whole model.
-TOWERS = re.compile(r"^(prompt_learner\.)?(ZS_image_encoder|image_encoder|text_encoder)\.")
+TOWERS = re.compile(r"^(image_encoder|text_encoder)\.")
 # Buffers of the training classes, rebuilt for the classes at hand; and the copy of CLIP's temperature.
 REBUILT = re.compile(r"(^|\.)(token_prefix|token_suffix|logit_scale)$")
 

@@ -25,6 +25,7 @@ class PromptSRC(IVLP):
 
     options = {"N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
                "PROMPT_DEPTH_TEXT": 9, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1}
+    official_ignored = (r"prompt_learner\.ZS_image_encoder\..+",)
 
     def build_learner(self):
         """Keep the frozen class texts, and start the average."""

@@ -62,7 +62,7 @@ class TAC(PromptTrainer):
         (r"topk", "centers"),
         *IVLP.official_names,
     )
-    official_ignored = (r"prompt_learner\.topk",)
+    official_ignored = (r"prompt_learner\.(topk|ZS_image_encoder\..+)",)
 
     def check_cfg(self, cfg):
         """TAC needs the un-augmented image; the pre-context goes to towers that there are."""
