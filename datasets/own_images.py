@@ -78,8 +78,7 @@ class OwnImages(PromptDataset):
             sizes = ", ".join(f"{len(split[part])} {part}" for part in ("train", "val", "test"))
             logger.info("%d classes, %s images: this split was written to %s, which later runs read", len(classes), sizes, place)
         if split.get("damaged"):
-            logger.warning("%d damaged images are left out: %s", len(split["damaged"]),
-                           first(f"{path} ({reason})" for path, _, reason in split["damaged"]))
+            logger.warning("Damaged, and left out (%d): %s", len(split["damaged"]), first(f"{path} ({reason})" for path, _, reason in split["damaged"]))
         spelling = {composed(item.path): item.path for item in found}  # a split made on macOS may spell umlauts another way than this disk
         return tuple(self.as_datums([[spelling[composed(path)], label, name] for path, label, name in split[part]])
                      for part in ("train", "val", "test"))
@@ -181,7 +180,7 @@ def make_split(folder: str, found: list, classes: dict) -> dict:
             logger.warning("Class %r has no test image: its accuracy will not be known", name)
         for part, chosen in parts.items():
             split[part] += [[item.path, labels[name], classes[name]] for item in sorted(chosen)]
-    damaged = f" {len(split['damaged'])} damaged images do not count: {first(row[0] for row in split['damaged'])}." if split["damaged"] else ""
+    damaged = f" Damaged images do not count: {first(row[0] for row in split['damaged'])}." if split["damaged"] else ""
     if too_few:
         need = "every class needs an image to train on" if given else f"a class needs {MIN_IMAGES}, to train, validate and test"
         raise ValueError(f"Too few images in {len(too_few)} of {len(classes)} classes of {folder}: {first(too_few)}; {need}.{damaged} "
@@ -235,8 +234,8 @@ def check_unchanged(split: dict, found: list, classes: dict, place: str):
             other_class.append(path)
         elif now[path].part and part not in ("damaged", now[path].part):
             other_part.append(path)
-    changes += [("images of another class name or number", sorted(other_class)), ("images in another part", sorted(other_part))]
-    said = [f"{len(paths)} {what} ({first(paths, 5)})" for what, paths in changes if paths]
+    changes += [("another name or number of the class", sorted(other_class)), ("another part", sorted(other_part))]
+    said = [f"{what}: {len(paths)} ({first(paths, 5)})" for what, paths in changes if paths]
     if said:
         raise ValueError(f"The data have changed since their split was written to {place}: {'; '.join(said)}. Undo that, or delete the "
                          "file: the next run then makes a new split, with which earlier results do not compare.")

@@ -62,7 +62,7 @@ def main(argv=None) -> dict:
             print(f"No data or weights at hand? This needs neither: bash {door(args.trainer)} {EMBEDDED} 1", file=sys.stderr)
         raise
     hm = harmonic_mean(base, new)
-    row = [args.trainer, args.dataset, args.seed, base, new, hm]
+    row = [args.trainer, Path(args.dataset).stem, args.seed, base, new, hm]
     print(tabulate([row], headers=["trainer", "dataset", "seed", "base", "new", "HM"], floatfmt=".2f"))
     return {"base": base, "new": new, "hm": hm}
 
