@@ -175,8 +175,9 @@ def _from_drive(file_id: str, part: Path):
     try:
         gdown.download(id=file_id, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
     except Exception as error:  # gdown's own, those of requests, and others between its versions
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FetchError(f"{name}: Google Drive did not hand it out ({reason[:300]}). Try again later. {by_hand}") from error
+        lost = type(error).__name__ == "ConnectionError"  # requests' one, whose words are those of a log file
+        reason = "no connection to drive.google.com" if lost else " ".join(str(error).split())[:300] or type(error).__name__
+        raise FetchError(f"{name}: Google Drive did not hand it out ({reason}). Try again later. {by_hand}") from error
     if not part.is_file():  # older gdown prints its error and returns None
         raise FetchError(f"{name}: Google Drive did not hand it out. Try again later. {by_hand}")
 

@@ -153,11 +153,11 @@ def _listed(found: Inventory, cls: type):
 
 def _compare(found: Inventory, cls: type, parts: dict):
     rows = [row for part in parts.values() for row in part or ()]
-    found.counts = {part: len(rows or ()) for part, rows in parts.items() if rows or part in cls.counts}
+    found.counts = {part: len(listed or ()) for part, listed in parts.items() if listed or part in cls.counts}
     found.classes = len({row.label for row in rows})
     base = len(str(found.image_folder)) + 1
-    listed = (row.impath[base:].replace(os.sep, "/") for row in rows)
-    found.missing = [path for path in listed if path not in found.images and not (found.image_folder / path).is_file()]
+    paths = (row.impath[base:].replace(os.sep, "/") for row in rows)
+    found.missing = [path for path in paths if path not in found.images and not (found.image_folder / path).is_file()]
     if found.missing:
         found.problems.append(f"{len(found.missing)} listed images are missing, first {found.missing[0]}")
     if cls.n_classes and found.classes != cls.n_classes:

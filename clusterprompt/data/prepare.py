@@ -56,12 +56,11 @@ def _lacks(found: Inventory, archive: File) -> bool:
 
 def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
     name, cls = found.name, data_sets[found.name]
-    if found.drawn:
-        cls.prepare(cls.__new__(cls), str(root))
-        found = look(name, cls, root)
-    if found.complete:
+    if found.complete and found.folder.is_dir():
         print(f"{name}: complete, nothing to do")
         return True
+    if found.drawn:
+        cls.prepare(cls.__new__(cls), str(root))
     failures = []
     found.folder.mkdir(parents=True, exist_ok=True)
     for file in found.source.lists:
@@ -117,14 +116,15 @@ def _fetch_archive(archive: File, folder: Path):
     downloads = folder / ".downloads"
     downloads.mkdir(exist_ok=True)
     path = downloads / archive.name
-    if not path.is_file():
-        print(f"Fetching {archive.name}")
-        fetch(archive.urls, path, archive.checksum)
     try:
+        if not path.is_file():
+            print(f"Fetching {archive.name}")
+            fetch(archive.urls, path, archive.checksum)
         unpack(path, folder, archive.take, archive.inner)
+        path.unlink()
     except UnpackError as error:
         path.unlink()
         raise UnpackError(f"{error} The archive was removed.") from error
-    path.unlink()
-    if not any(downloads.iterdir()):
-        downloads.rmdir()
+    finally:
+        if not any(downloads.iterdir()):
+            downloads.rmdir()
