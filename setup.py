@@ -57,6 +57,7 @@ setup(
         "tensorboard": ["tensorboard>=2.11"],
         "data": ["gdown>=5.2"],  # what lies on Google Drive, such as CoOp's split files
         "pictures": ["matplotlib>=3.6"],
+        "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",
