@@ -12,12 +12,12 @@ import csv
 import json
 import os
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
-from base2new import CHECKOUT, EMBEDDED
-from comparison import MOST_JOBS, Comparison, Method, available_cores, draw_data, minutes
+from base2new import CHECKOUT
+from comparison import Comparison
+from methods import Method
+from runner import carry_out
 from tabulate import tabulate
 
 from clusterprompt import run_folder
@@ -56,11 +56,10 @@ def main(argv=None) -> list:
     args = parse_args(argv)
     variants = {name: comparison(args, name) for name in args.only or VARIANTS[args.method]}
     runs = [(name, seed) for seed in args.seeds for name in variants]  # a whole table of the first seed comes first
-    todo = [(name, seed) for name, seed in runs if args.fresh or not variants[name].is_finished(args.method, seed)]
-    print(f"{args.method} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}; "
-          f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
-    if todo:
-        run_all(variants, todo, args)
+    print(f"{args.method} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}.", flush=True)
+    planned = [variants[name].planned(variants[name].methods[0], seed, f"{args.method} {name}") for name, seed in runs]
+    if carry_out(planned, args.fresh, next(iter(variants.values())).command):
+        raise SystemExit(1)
     records = [read(variants[name], args.method, name, seed) for name, seed in runs]
     rows = [row(name, [r for r in records if r["variant"] == name]) for name in variants]
     if "full" in variants:
@@ -96,28 +95,6 @@ def comparison(args, variant: str) -> Comparison:
     slug = re.sub(r"\W+", "_", variant)
     return Comparison(f"ablation/{args.method}/{slug}", args.dataset, int(os.environ.get("SHOTS") or 16), tuple(args.seeds), (method,), "",
                       f"bash scripts/{args.method.lower()}/ablation.sh {args.dataset}")
-
-
-def run_all(variants: dict, todo: list, args):
-    """Run variants and seeds side by side, and say what is done and how long the rest will take."""
-    if args.dataset.startswith(EMBEDDED):
-        draw_data()  # once, before several processes would
-    jobs = max(1, min(len(todo), available_cores(), MOST_JOBS))
-    print(f"{len(todo)} runs, {jobs} at a time; their logs: {variants[todo[0][0]].output.parent}", flush=True)
-    began = time.time()
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(variants[name].run_one, variants[name].methods[0], seed, args.fresh): (name, seed) for name, seed in todo}
-        try:
-            for done, future in enumerate(as_completed(waiting), start=1):
-                name, seed = waiting[future]
-                if future.result():
-                    variants[name].fail(f"{args.method} {name}", seed, future.result())
-                found = read(variants[name], args.method, name, seed)
-                rest = (time.time() - began) / done * (len(todo) - done)
-                print(f"  [{done}/{len(todo)}] {name}, seed {seed}: base {found['base']:.1f}, new {found['new']:.1f}, HM {found['HM']:.1f}"
-                      + (f"; about {minutes(rest)} to go" if rest else ""), flush=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def read(variant: Comparison, method: str, name: str, seed: int) -> dict:

@@ -3,7 +3,7 @@
     bash scripts/compare.sh shapes [--methods CoOp TAC] [--seeds 1 2 3] [--fresh]
 
 Every method that is registered runs, with 16 shots, by scripts/base2new.py and the settings of its yaml (configs/trainers/<METHOD>/basetonovel.yaml):
-its authors' batch size, learning rate and depth. On the embedded data sets the epochs are fewer (EPOCHS below) and precision is fp32, so that
+its authors' batch size, learning rate and depth. On the embedded data sets the epochs are fewer (methods.py) and precision is fp32, so that
 all methods and three seeds take less than 15 minutes on two cores. What is finished is kept; an interrupted comparison goes on; --fresh runs
 all of it again. Settings come from the environment as for base2new.py (DATA, BACKBONE, EPOCHS, SHOTS, OUTPUT). The table is written as CSV,
 JSON and Markdown.
@@ -14,28 +14,12 @@ import os
 import sys
 
 from base2new import CHECKOUT, EMBEDDED
-from comparison import Comparison, Method, shown
+from comparison import Comparison, shown
+from methods import method
 from tabulate import tabulate
 
 from clusterprompt import dassl_compat, registration
 
-# On the embedded data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the yaml's epochs, but no
-# more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves along: its mean lies at 3/4.
-EPOCHS = {
-    "ZeroshotCLIP": (None, 12),
-    "CoOp": (50, 62),
-    "KgCoOp": (50, 47),
-    "ProGrad": (50, 64),
-    "TCP": (50, 60),
-    "CoCoOp": (4, 50),
-    "VPT": (5, 26),
-    "IVLP": (5, 32),
-    "MaPLe": (5, 33),
-    "PromptSRC": (8, 56, "TRAINER.PROMPTSRC.GPA_MEAN", "6"),
-    "TAC": (5, 56),
-    "AttriPrompt": (4, 50),
-}
-OTHERS = (5, 40)  # a method that is not in the list
 COLUMNS = ("trainer", "base", "new", "HM", "parameters", "s/epoch", "peak MB")
 BEST = ("base", "new", "HM")
 
@@ -84,15 +68,6 @@ def parse_args(argv):
         parser.error(f"no method {', '.join(map(repr, unknown))}; there are {', '.join(trainers)}")
     args.methods = [trainers[name] for name in args.methods]
     return args
-
-
-def method(cls, dataset: str) -> Method:
-    """Return how a method is run: its yaml's settings, but for the embedded data sets."""
-    epochs, guess, *settings = EPOCHS.get(cls.__name__, OTHERS)
-    own = int(os.environ["EPOCHS"]) if os.environ.get("EPOCHS") else None
-    if not dataset.startswith(EMBEDDED):
-        return Method(cls.__name__, own, guess)
-    return Method(cls.__name__, own or epochs, guess, (*settings, f"TRAINER.{cls.node()}.PREC", "fp32"))
 
 
 def table(rows, bold: str, style: str) -> str:

@@ -7,7 +7,8 @@ all methods.
 
 import argparse
 
-from comparison import Comparison, Method, shown
+from comparison import Comparison, shown
+from methods import Method
 from tabulate import tabulate
 
 # Epochs, and seconds a run on one core (a first guess, corrected as the demo goes).

@@ -49,7 +49,7 @@ def fake_run(halves, base, new, retrieval=None):
 def test_table(ablation, tmp_path, monkeypatch, capsys):
     """Catches: a wrong mean, a run counted for another variant, finished runs done again, files that differ from the print."""
     monkeypatch.setenv("OUTPUT", str(tmp_path))
-    monkeypatch.setattr(ablation.Comparison, "run_one", lambda *args: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr("runner.Runner.call", lambda *args: pytest.fail("a finished run was run again"))
     args = ablation.parse_args(["AttriPrompt", "shapes"])
     usage = {"pool_size": 8, "used": [8, 4], "dead": [0, 4], "top_share": [0.25, 0.5]}
     for seed, base in ((1, 60.0), (2, 80.0)):
@@ -82,8 +82,8 @@ def test_bad_arguments(ablation, argv, message, capsys):
 def test_failing_run_is_shown(ablation, tmp_path, monkeypatch, capsys):
     """Catches: a table of what is left, or silence, when a run fails."""
     monkeypatch.setenv("OUTPUT", str(tmp_path))
-    monkeypatch.setattr(ablation, "draw_data", lambda: None)
-    monkeypatch.setattr(ablation.Comparison, "run_one", lambda *args: "error: no disk")
+    monkeypatch.setattr("runner.draw_data", lambda names: None)
+    monkeypatch.setattr("runner.Runner.call", lambda self, command, env, log: log.write(b"error: no disk\n") and log.flush() or 2)
     with pytest.raises(SystemExit) as stop:
         ablation.main(["TAC", "shapes", "--seeds", "1", "--only", "full"])
-    assert stop.value.code == 1 and "TAC full, seed 1 failed:\nerror: no disk" in capsys.readouterr().err
+    assert stop.value.code == 1 and "TAC full, seed 1: error: no disk\n" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def compare(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("compare_under_test", SCRIPTS / "compare.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("comparison.draw_data", lambda: None)
+    monkeypatch.setattr("runner.draw_data", lambda names: None)
     return module
 
 
@@ -35,7 +34,7 @@ def runs(compare, monkeypatch):
 
     made = []
 
-    def run(command, env, **_):
+    def run(self, command, env, log):
         made.append((command, env["EPOCHS"]))
         value = dict(zip(command[2::2], command[3::2]))
         accuracy = HM.get(value["--trainer"], 50.0)
@@ -44,9 +43,9 @@ def runs(compare, monkeypatch):
             record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": 8.0, "test": 1.0}, "seconds_per_epoch": 1.5}
             record.update(peak_memory_mb=700.0, learned_parameters=12345, fewshot_digest="0")
             (Path(folder) / "result.json").write_text(json.dumps(record))
-        return subprocess.CompletedProcess(command, 0, stderr="")
+        return 0
 
-    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("runner.Runner.call", run)
     return made
 
 
@@ -71,7 +70,7 @@ def test_settings(compare, runs, monkeypatch):
     """Catches: PREC given to a node that the method does not have, other epochs than documented, yaml's epochs lost on real data."""
     compare.main(["shapes", "--methods", "KgCoOp", "PromptSRC", "--seeds", "1"])
     (kgcoop, epochs), (promptsrc, _) = sorted(runs, key=lambda run: run[0][3])
-    assert kgcoop[-2:] == ["TRAINER.COOP.PREC", "fp32"] and epochs == str(compare.EPOCHS["KgCoOp"][0])
+    assert kgcoop[-2:] == ["TRAINER.COOP.PREC", "fp32"] and epochs == "50"
     assert promptsrc[-4:] == ["TRAINER.PROMPTSRC.GPA_MEAN", "6", "TRAINER.PROMPTSRC.PREC", "fp32"]
     compare.main(["caltech101", "--methods", "CoOp", "--seeds", "1"])
     assert runs[-1][1] == "" and "TRAINER.COOP.PREC" not in runs[-1][0]
@@ -91,21 +90,21 @@ def test_finished_runs_are_kept(compare, runs, capsys):
 
 def test_interrupt(compare, runs, monkeypatch, capsys):
     """Catches: Ctrl-C that ends in a traceback, that loses what is finished, or after which the rest still runs."""
-    import comparison
+    import runner
 
-    monkeypatch.setattr(comparison, "MOST_JOBS", 1)
-    finish = subprocess.run
+    monkeypatch.setattr(runner, "MOST_JOBS", 1)
+    finish = runner.Runner.call
 
-    def interrupted(command, **more):
+    def interrupted(*args):
         if len(runs) == 2:
             raise KeyboardInterrupt
-        return finish(command, **more)
+        return finish(*args)
 
-    monkeypatch.setattr("subprocess.run", interrupted)
+    monkeypatch.setattr(runner.Runner, "call", interrupted)
     with pytest.raises(SystemExit) as stop:
         compare.main(["shapes", "--methods", "CoOp", "TAC"])
     assert stop.value.code == 130 and "goes on from here" in capsys.readouterr().err and len(runs) == 2
-    monkeypatch.setattr("subprocess.run", finish)
+    monkeypatch.setattr(runner.Runner, "call", finish)
     compare.main(["shapes", "--methods", "CoOp", "TAC"])
     assert "2 of 6 runs are finished already" in capsys.readouterr().out and len(runs) == 6
 

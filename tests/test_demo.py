@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def demo(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("demo_under_test", SCRIPTS / "demo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("comparison.draw_data", lambda: None)
+    monkeypatch.setattr("runner.draw_data", lambda names: None)
     return module
 
 
@@ -32,7 +31,7 @@ def runs(demo, monkeypatch):
 
     commands = []
 
-    def run(command, env, **_):
+    def run(self, command, env, log):
         commands.append(command)
         value = dict(zip(command[2::2], command[3::2]))
         seed = int(value["--seed"])
@@ -42,9 +41,9 @@ def runs(demo, monkeypatch):
             record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": seconds, "test": 1.0}, "peak_memory_mb": 500.0 + seed}
             (Path(folder) / "result.json").write_text(json.dumps({**record, "fewshot_digest": "0"}))
         assert env["OMP_NUM_THREADS"] == "1" and env["BACKBONE"] == "tiny" and env["SHOTS"] == "16"
-        return subprocess.CompletedProcess(command, 0, stderr="")
+        return 0
 
-    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("runner.Runner.call", run)
     return commands
 
 
@@ -87,8 +86,7 @@ def test_an_interrupted_demo_goes_on(demo, runs):
 
 def test_a_failed_run_is_shown(demo, monkeypatch, capsys):
     """Catches: a demo that hides why it failed, or prints a table of half the runs."""
-    failed = subprocess.CompletedProcess([], 2, stderr="error: the disk is full")
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: failed)
+    monkeypatch.setattr("runner.Runner.call", lambda self, command, env, log: log.write(b"a\nerror: the disk is full\n") and log.flush() or 2)
     with pytest.raises(SystemExit) as stop:
         demo.main([])
     shown = capsys.readouterr()
