@@ -62,6 +62,20 @@ def pack(file, folder: Path) -> bytes:
     return content.getvalue()
 
 
+def test_document_fits_the_data_sets():
+    """Catches: DATASETS.md with another folder, number or address than the program's, or without one of the data sets."""
+    text = (Path(__file__).resolve().parents[2] / "DATASETS.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): [cell.strip(" `") for cell in cells[2:]] for cells in (line.split("|") for line in text.splitlines()) if len(cells) > 6}
+    for name, cls in FAMILY.items():
+        class_name, folder, classes, counts = rows[name][:4]
+        assert class_name == cls.__name__ and classes.split()[0] == str(cls.n_classes)
+        assert folder.startswith(cls.folder + "/" + cls.images.strip("."))
+        assert [word for word in counts.replace("test only,", "").split() if word.isdigit()] == [str(count) for count in cls.counts.values()]
+        drive = [url.removeprefix("drive:") for file in SOURCES[name].lists + SOURCES[name].archives for url in file.urls if url.startswith("drive:")]
+        assert all(f"https://drive.google.com/file/d/{file_id}/view" in text for file_id in drive)
+        assert any(line.startswith("`python -m") or "`python -m" in line for line in text.splitlines() if f" {name}" in line), name
+
+
 def sort_cars(cls, folder: Path, rows: dict):
     """Move the images into cars_train and cars_test, where the archives of Stanford Cars have them."""
     split = {}
@@ -289,6 +303,15 @@ def test_unknown_name(tmp_path, capsys):
     assert code == 2 and "unknown data set 'caltech'. Did you mean 'caltech101'?" in error and "oxford_pets" in error
     with pytest.raises(ValueError, match="imagenet_folder"):
         chosen(["imagenet_folder"])
+
+
+def test_interrupted(tmp_path, capsys, monkeypatch):
+    """Catches: Ctrl-C in a long download that ends in a traceback."""
+    monkeypatch.setattr("clusterprompt.data.inventory.differs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    (tmp_path / "dtd").mkdir()
+    (tmp_path / "dtd" / "split_zhou_DescribableTextures.json").touch()
+    code, _, error = run(capsys, "prepare", "dtd", "--root", tmp_path)
+    assert code == 130 and "the same command goes on" in error
 
 
 def test_verify_without_data(tmp_path, capsys):
