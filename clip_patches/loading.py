@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
+import inspect
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Dict, Optional, Union
@@ -12,28 +16,49 @@ from torch import Tensor, nn
 
 PRECISIONS = ("fp32", "amp", "fp16", "bf16")
 EMBEDDED = "tiny"
+BESIDE = "clusterprompt_openai_clip"  # OpenAI's package, where the name clip is taken
+HOW = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
 WAY_OUT = (f"use the embedded one (MODEL.BACKBONE.NAME {EMBEDDED}; BACKBONE={EMBEDDED} for the scripts), an OpenAI name, or "
            "the path of a local CLIP checkpoint")
 
 
 def import_clip():
-    """Import OpenAI's ``clip``.
+    """Import OpenAI's ``clip``; where an edited copy lies beside somebody's ``train.py``, as in MaPLe, the installed one all the same.
 
     Raises:
         ImportError: It is not installed, or the installed ``clip`` is PyPI's unrelated clipboard tool.
     """
-    how = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pkg_resources.*")
         try:
             clip = importlib.import_module("clip")
         except ModuleNotFoundError as error:
-            raise ImportError(f"CLIP is not importable ({error}); {how}") from error
+            raise ImportError(f"CLIP is not importable ({error}); {HOW}") from error
     if not hasattr(clip, "tokenize") or not hasattr(clip, "available_models"):
         raise ImportError(f"the installed package 'clip' ({getattr(clip, '__file__', '?')}) is not OpenAI's CLIP but another "
-                          f"project of that name; remove it (pip uninstall clip) and {how}")
-    importlib.import_module("clip.model")
-    return clip
+                          f"project of that name; remove it (pip uninstall clip) and {HOW}")
+    model = importlib.import_module("clip.model")
+    return clip if len(inspect.signature(model.build_model).parameters) == 1 else _import_beside(Path(clip.__file__).parent)
+
+
+def _import_beside(edited: Path):
+    """Import OpenAI's ``clip`` under the name :data:`BESIDE`, past an edited copy of it."""
+    if BESIDE not in sys.modules:
+        places = [place for place in sys.path if Path(place).resolve() != edited.resolve().parent]
+        found = importlib.machinery.PathFinder.find_spec("clip", places)
+        if found is None or not found.origin:
+            raise ImportError(f"the package 'clip' at {edited} is an edited copy (its build_model takes more than the weights), and "
+                              f"OpenAI's own is needed beside it; {HOW}")
+        spec = importlib.util.spec_from_file_location(BESIDE, found.origin, submodule_search_locations=found.submodule_search_locations)
+        package = sys.modules[BESIDE] = importlib.util.module_from_spec(spec)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+                spec.loader.exec_module(package)
+        except BaseException:
+            del sys.modules[BESIDE]
+            raise
+    return sys.modules[BESIDE]
 
 
 def tokenize(texts) -> Tensor:
@@ -147,7 +172,7 @@ def read_weights(path: Union[str, Path]) -> Dict[str, Tensor]:
 
 
 def _download(name: str, download_root: Optional[str]) -> Path:
-    clip_module = importlib.import_module("clip.clip")
+    clip_module = importlib.import_module(".clip", import_clip().__name__)
     root = download_root or os.path.expanduser("~/.cache/clip")
     url = clip_module._MODELS[name]
     try:

@@ -1,17 +1,40 @@
-"""Inside somebody's CoOp checkout: two lines in their train.py, their data set, our trainer."""
+"""Inside somebody's checkout of the CoOp family: two lines in their train.py; their data set, their trainer, their edited clip; our methods."""
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+CONFIGS = CHECKOUT / "configs" / "trainers"
 
 HOST = {
+    # As in MaPLe, PromptSRC and TAC: an edited copy of CLIP, which takes the name from OpenAI's.
+    "clip/__init__.py": "from .clip import *\n",
+    "clip/clip.py": """
+        from .model import build_model
+
+        __all__ = ["available_models", "load", "tokenize"]
+
+        def available_models():
+            return []
+
+        def load(name):
+            return build_model({}, {"trainer": "MaPLe"})
+
+        def tokenize(texts):
+            raise NotImplementedError
+        """,
+    "clip/model.py": """
+        def build_model(state_dict, design_details):
+            raise NotImplementedError
+        """,
     "trainers/__init__.py": "",
     "trainers/coop.py": """
+        from clip import clip
         from dassl.engine import TRAINER_REGISTRY, TrainerX
 
         @TRAINER_REGISTRY.register()
@@ -20,7 +43,7 @@ HOST = {
         """,
     "datasets/__init__.py": "",
     "datasets/caltech101.py": """
-        import json, os
+        import json, os, pickle
         from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
         @DATASET_REGISTRY.register()
@@ -29,54 +52,116 @@ HOST = {
 
             def __init__(self, cfg):
                 folder = os.path.join(os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT)), self.dataset_dir)
-                split = json.load(open(os.path.join(folder, "split_zhou_Caltech101.json")))
-                def items(part):
-                    images = os.path.join(folder, "101_ObjectCategories")
-                    return [Datum(impath=os.path.join(images, p), label=y, classname=c) for p, y, c in split[part]]
-                train = self.generate_fewshot_dataset(items("train"), num_shots=cfg.DATASET.NUM_SHOTS)
-                super().__init__(train_x=train, val=items("val"), test=items("test"))
+                with open(os.path.join(folder, "split_zhou_Caltech101.json")) as file:
+                    split = json.load(file)
+                image = lambda path: os.path.join(folder, "101_ObjectCategories", path)
+                train, val, test = [[Datum(impath=image(p), label=y, classname=c) for p, y, c in split[part]] for part in ("train", "val", "test")]
+                cache = os.path.join(os.getcwd(), f"shot_{cfg.DATASET.NUM_SHOTS}-seed_{cfg.SEED}.pkl")
+                if os.path.exists(cache):
+                    with open(cache, "rb") as file:
+                        train = pickle.load(file)["train"]
+                else:
+                    train = self.generate_fewshot_dataset(train, num_shots=cfg.DATASET.NUM_SHOTS)
+                    with open(cache, "wb") as file:
+                        pickle.dump({"train": train}, file)
+                wanted = {"base": [0, 1, 2], "new": [3, 4]}[cfg.DATASET.SUBSAMPLE_CLASSES]
+                train, val, test = [[Datum(impath=i.impath, label=wanted.index(i.label), classname=i.classname) for i in part if i.label in wanted]
+                                    for part in (train, val, test)]
+                super().__init__(train_x=train, val=val, test=test)
         """,
+    "dataset.yaml": "DATASET:\n  NAME: Caltech101\n",
     "train.py": """
-        import sys
+        import argparse
         from dassl.config import get_cfg_default
-        from dassl.engine import TRAINER_REGISTRY, build_trainer
+        from dassl.engine import build_trainer
+        from dassl.utils import set_random_seed, setup_logger
         from yacs.config import CfgNode as CN
 
         import datasets.caltech101
         import trainers.coop
         import clusterprompt
 
-        root, clip, config = sys.argv[1:]
-        cfg = get_cfg_default()
-        cfg.TRAINER.COOP = CN({"N_CTX": 16})
-        cfg.DATASET.SUBSAMPLE_CLASSES = "all"
-        clusterprompt.extend_cfg(cfg)
-        cfg.merge_from_file(config)
-        cfg.merge_from_list([
-            "DATASET.ROOT", root, "DATASET.NAME", "Caltech101", "DATASET.NUM_SHOTS", "2", "TRAINER.NAME", "TAC", "MODEL.BACKBONE.NAME", clip,
-            "OPTIM.MAX_EPOCH", "1", "OUTPUT_DIR", "out", "DATALOADER.NUM_WORKERS", "0", "TRAINER.TAC.PREC", "fp32", "SEED", "1",
-        ])
-        cfg.freeze()
-        trainer = build_trainer(cfg)
-        trainer.train()
-        print("host's:", TRAINER_REGISTRY.get("CoOp").__module__, type(trainer.dm.dataset).__module__, datasets.__file__)
-        print("ours:", type(trainer).__module__)
+        def extend_cfg(cfg):
+            cfg.TRAINER.COOP = CN({"N_CTX": 16})
+            cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+
+        def setup_cfg(args):
+            cfg = get_cfg_default()
+            extend_cfg(cfg)
+            clusterprompt.extend_cfg(cfg)
+            cfg.merge_from_file(args.dataset_config_file)
+            cfg.merge_from_file(args.config_file)
+            cfg.DATASET.ROOT, cfg.OUTPUT_DIR, cfg.SEED, cfg.TRAINER.NAME = args.root, args.output_dir, args.seed, args.trainer
+            cfg.merge_from_list(args.opts)
+            cfg.freeze()
+            return cfg
+
+        def main(args):
+            cfg = setup_cfg(args)
+            set_random_seed(cfg.SEED)
+            setup_logger(cfg.OUTPUT_DIR)
+            trainer = build_trainer(cfg)
+            if args.eval_only:
+                trainer.load_model(args.model_dir, epoch=args.load_epoch)
+                trainer.test()
+            else:
+                trainer.train()
+
+        if __name__ == "__main__":
+            parser = argparse.ArgumentParser()
+            for name in ("root", "output-dir", "trainer", "dataset-config-file", "config-file", "model-dir"):
+                parser.add_argument(f"--{name}", default="")
+            parser.add_argument("--seed", type=int)
+            parser.add_argument("--load-epoch", type=int)
+            parser.add_argument("--eval-only", action="store_true")
+            parser.add_argument("opts", default=None, nargs=argparse.REMAINDER)
+            main(parser.parse_args())
+        """,
+    # Several command lines in one process, since most of the time goes into imports.
+    "session.py": """
+        import json, runpy, sys
+
+        for words in json.loads(sys.argv[1]):
+            sys.argv = ["train.py", *words]
+            runpy.run_path("train.py", run_name="__main__")
+
+        import clip, datasets
+        from dassl.data.datasets import DATASET_REGISTRY
+        from dassl.engine import TRAINER_REGISTRY
+        print("theirs:", clip.__file__, datasets.__file__, TRAINER_REGISTRY.get("CoOp").__module__, DATASET_REGISTRY.get("Caltech101").__module__)
+        print("ours:", TRAINER_REGISTRY.get("TAC").__module__)
         """,
 }
 
 
-def test_two_lines_in_a_coop_checkout(tmp_path, caltech_root, clip_file):
-    """Catches: names that clash, folders that shadow ours or are shadowed, a data set without template or digest that our trainers cannot take."""
+def words(trainer, root, out, half, *more):
+    """A command line of their train.py."""
+    return ["--root", str(root), "--seed", "1", "--trainer", trainer, "--dataset-config-file", "dataset.yaml", "--config-file",
+            str(CONFIGS / trainer / "basetonovel.yaml"), "--output-dir", out, *more, "MODEL.BACKBONE.NAME", "tiny", "OPTIM.MAX_EPOCH", "1",
+            "DATASET.NUM_SHOTS", "2", "DATASET.SUBSAMPLE_CLASSES", half, "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False",
+            f"TRAINER.{trainer.upper()}.PREC", "fp32"]
+
+
+def test_two_lines_in_a_checkout(tmp_path, caltech_root):
+    """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a data set without template or
+    digest that our trainers cannot take, checkpoints that their --model-dir does not reach."""
     for name, text in HOST.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
-    config = CHECKOUT / "configs" / "trainers" / "TAC" / "basetonovel.yaml"
-    command = [sys.executable, "train.py", str(caltech_root), clip_file, str(config)]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    session = [words("TAC", caltech_root, "tac", "base"), words("TAC", caltech_root, "tac_new", "new", "--eval-only", "--model-dir", "tac"),
+               words("AttriPrompt", caltech_root, "attriprompt", "base")]
+    ran = subprocess.run([sys.executable, "session.py", json.dumps(session)], cwd=tmp_path, capture_output=True, text=True,
+                         env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
-    assert f"host's: trainers.coop datasets.caltech101 {tmp_path / 'datasets' / '__init__.py'}" in lines
+    assert f"theirs: {tmp_path}/clip/__init__.py {tmp_path}/datasets/__init__.py trainers.coop datasets.caltech101" in lines
     assert "ours: clusterprompt.trainers.tac" in lines
     assert any("trainer CoOp of trainers.coop is already registered and stays" in line for line in lines)
-    result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert (result["status"], result["dataset"], result["n_test"]) == ("finished", "Caltech101", 15)
+
+    tac, new, attriprompt = (json.loads((tmp_path / out / "result.json").read_text()) for out in ("tac", "tac_new", "attriprompt"))
+    assert [run["status"] for run in (tac, new, attriprompt)] == ["finished"] * 3
+    assert (tac["n_test"], new["n_test"], attriprompt["n_test"]) == (9, 6, 9)
+    assert new["trained_on"] == tac["trained_on"] == {"dataset": "Caltech101", "subsample": "base", "shots": 2, "seed": 1}
+    assert len(tac["history"]) == len(attriprompt["history"]) == 1 and (tmp_path / "tac" / "predictions.csv").is_file()
+    with open(tmp_path / "shot_2-seed_1.pkl", "rb") as file:
+        assert len(pickle.load(file)["train"]) == 10

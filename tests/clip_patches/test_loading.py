@@ -105,6 +105,18 @@ def test_broken_files(weights, tmp_path):
             load_clip(str(path))
 
 
+def test_edited_copy_alone(monkeypatch, tmp_path):
+    """MaPLe's edited copy of CLIP beside train.py, and OpenAI's not installed: say what is missing instead of a TypeError."""
+    edited, model = types.ModuleType("clip"), types.ModuleType("clip.model")
+    edited.__file__, edited.tokenize, edited.available_models = str(tmp_path / "clip" / "__init__.py"), None, None
+    model.build_model = lambda state_dict, design_details: None
+    monkeypatch.setitem(sys.modules, "clip", edited)
+    monkeypatch.setitem(sys.modules, "clip.model", model)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ImportError, match="edited copy.*openai-clip"):
+        loading.import_clip()
+
+
 def test_clipboard_package(monkeypatch):
     """PyPI's 'clip' is a clipboard tool: say so instead of failing on a missing attribute."""
     monkeypatch.setitem(sys.modules, "clip", types.ModuleType("clip"))
