@@ -11,6 +11,7 @@ folders of results, such as output/demo and output/compare, are several rows. Th
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -44,7 +45,16 @@ def main(argv=None):
             there = ", ".join(sorted({run.protocol for run in found.runs}))
             raise ValueError(f"no run of {', '.join(args.protocol)} below {args.folder}; there are runs of: {there}")
         tables = results_tables.build(runs, Published(), args.interval)
+        if not tables:
+            raise ValueError(f"the runs below {args.folder} make no table: models were trained on a source, but tested on no target")
         write(args, tables, found.notes)
+        if args.html:
+            drawing("results_report").write_report(args.html, args.folder, tables, runs, args.interval, found.notes)
+            print(f"Written: {args.html}", file=sys.stderr)
+        if args.page:
+            command = ["python", "scripts/results.py", *(sys.argv[1:] if argv is None else argv)]
+            drawing("results_page").write_page(args.page, command, tables, runs, args.interval, found.notes)
+            print(f"Written: {args.page}, and its charts in {args.page.with_suffix('')}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -68,6 +78,14 @@ def write(args, tables: list, notes: list):
             file = args.out / f"tables.{formats.SUFFIXES[name]}"
             file.write_text(content, encoding="utf-8")
             print(f"Written: {file}", file=sys.stderr)
+
+
+def drawing(module: str):
+    """Import a module that draws; the tables do without matplotlib."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"charts need {error.name}, which is not installed: pip install {error.name}") from error
 
 
 if __name__ == "__main__":

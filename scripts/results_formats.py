@@ -3,7 +3,7 @@
 import csv
 import io
 
-from results_runs import key
+from results_runs import Method, key
 from results_tables import CONVENTIONS, INTERVALS, TITLES
 from tabulate import tabulate
 
@@ -125,8 +125,9 @@ def latex(tables: list, interval: str, notes: list) -> str:
             if len(headers) > 7:
                 body = [r"\resizebox{\linewidth}{!}{%", *body, "}"]
             remarks = [*table.notes, *sources(table), CONVENTIONS[protocol], INTERVALS[interval], "Accuracy in %."]
-            caption = rf"\caption{{{(table.title + '. ' + ' '.join(remarks)).translate(LATEX)}}}"
-            parts.append("\n".join([r"\begin{table}", r"\centering", caption, rf"\label{{tab:{protocol.replace('_', '-')}-{number + 1}}}", *body, r"\end{table}"]))
+            caption = [rf"\caption{{{table.title.translate(LATEX)}.}}", rf"\label{{tab:{protocol.replace('_', '-')}-{number + 1}}}"]
+            below = [rf"\par\smallskip\raggedright\footnotesize {' '.join(remarks).translate(LATEX)}"]
+            parts.append("\n".join([r"\begin{table}", r"\centering", *caption, *body, *below, r"\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -138,7 +139,7 @@ def latex_cell(cell: str) -> str:
     return rf"\quad {inner}" if cell.startswith("  ") else inner.replace("-", "--", 1) if inner == "-" else inner
 
 
-FIELDS = ("protocol", "data", "column", "trainer", "backbone", "cfg", "shots", "folder", "seeds", "mean", "spread", "spread_is", "published", "difference", "source")
+FIELDS = ("protocol", "data", "column", *Method._fields, "seeds", "mean", "spread", "spread_is", "published", "difference", "source")
 
 
 def as_csv(tables: list, interval: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 from results_runs import TRANSFER, Method, differing_settings, is_embedded, key, span
-from scipy import stats
+from scipy.special import stdtrit  # Student's t; scipy.stats takes seconds to import
 
 from clusterprompt import protocols
 
@@ -98,7 +98,7 @@ def spread(values, interval: str) -> Optional[float]:
         return None
     if interval == "std":
         return float(np.std(values))
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def build(runs: list, published, interval: str = "std") -> list:
