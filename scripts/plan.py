@@ -86,7 +86,7 @@ def few_shot(task: Task, methods, dataset: str, few_shots) -> list:
                     method = method._replace(epochs=FEW_SHOT_EPOCHS.get(method.trainer, {}).get(shots))
                 environment = environment_of(task._replace(shots=shots), method, dataset, "few_shot")
                 folder = str(protocols.few_shot_folder(task.output, label(dataset), shots, method.trainer, seed))
-                run = train_run(f"{method.trainer}, {label(dataset)} {shots} shots, seed {seed}", method, dataset, seed, task.pairs, environment, folder)
+                run = train_run(f"{method.trainer}, {label(dataset)} {shots} shot{'s' * (shots > 1)}, seed {seed}", method, dataset, seed, task.pairs, environment, folder)
                 runs.append(run._replace(guess=TEST_GUESS + method.guess * shots / protocols.SHOTS))
     return runs
 

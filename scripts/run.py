@@ -93,6 +93,8 @@ def parse_args(argv: list):
     args.shots = int(os.environ.get("SHOTS") or protocols.SHOTS)
     if min(args.few_shots) < 1 or args.jobs < 0:
         parser.error("--shots takes numbers from 1 on, and --jobs from 0 on")
+    if args.targets:
+        args.protocol = [name for name in args.protocol if name not in protocols.TARGETS or targets_of(name, args)]
     return args
 
 

@@ -13,7 +13,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 SCRIPTS = CHECKOUT / "scripts"
 SHELL = [*sorted(SCRIPTS.rglob("*.sh")), CHECKOUT / ".ci" / "run"]
-DOORS = sorted(SCRIPTS.glob("*/*_train.sh"))
+DOORS = sorted(SCRIPTS.glob("*/base2new_train.sh"))
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 
@@ -76,21 +76,52 @@ def test_a_given_dassl_comes_first(tmp_path):
 # ------------------------------------------------------------------ the doors
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda path: path.parent.name)
-def test_doors(door, tmp_path):
-    """Catches: a door to the wrong trainer, or one that loses arguments."""
+def asked(tmp_path, *words, **environment):
+    """What Python is asked to run by a shell script and its arguments."""
     fake = tmp_path / "python"  # passes for a complete Python, and writes down what it is asked to run
     fake.write_text('#!/bin/sh\n[ "$1" = - ] && exit 0\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
-    words = ["bash", str(door), "shapes", "3", "--resume", "TRAINER.X.INIT", "a photo of a"]
-    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHON": str(fake)})
-    script, *passed = ran.stdout.splitlines()
+    environment = {**os.environ, "PYTHON": str(fake), **environment}
+    return subprocess.run(["bash", *map(str, words)], cwd=tmp_path, capture_output=True, text=True, env=environment).stdout.splitlines()
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda path: path.parent.name)
+def test_doors(door, tmp_path):
+    """Catches: a door to the wrong trainer, or one that loses arguments."""
+    script, *passed = asked(tmp_path, door, "shapes", "3", "--resume", "TRAINER.X.INIT", "a photo of a")
     assert script == str(SCRIPTS / "base2new.py")
     trainer = passed[1]
     assert (CHECKOUT / "configs" / "trainers" / trainer / "basetonovel.yaml").is_file()
     assert CHECKOUT / load("base2new").door(trainer) == door
     expected = ["--trainer", trainer, "--dataset", "shapes", "--seed", "3", "--resume", "TRAINER.X.INIT", "a photo of a"]
     assert passed == expected
+
+
+STEPS = {
+    "xd_train": "--protocol cross_dataset --source {0} --targets",
+    "xd_test": "--protocol cross_dataset domain_generalisation --source {1} --targets {0}",
+    "few_shot": "--protocol few_shot --datasets {0}",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_doors_of_the_other_protocols(step, tmp_path):
+    """Catches: a method without this door, one to another trainer or step, a source that the target does not belong to."""
+    script, *passed = asked(tmp_path, SCRIPTS / "tac" / f"{step}.sh", "shapes_noise", "3", "--fresh", "TRAINER.X.INIT", "a photo of a")
+    assert script == str(SCRIPTS / "run.py")
+    assert passed == [*STEPS[step].format("shapes_noise", "shapes").split(), "--trainers", "TAC", "--seeds", "3", "--fresh", "TRAINER.X.INIT",
+                      "a photo of a"]
+    for base in DOORS:  # the same line as the one that was run, but for the trainer
+        trainer = base.read_text().split()[-2]
+        assert base.with_name(f"{step}.sh").read_text().splitlines()[-1].endswith(f'/../protocol.sh" {step} {trainer} "$@"')
+
+
+def test_source_of_a_target(tmp_path):
+    """Catches: SOURCE ignored, or real data tested with a model of drawn ones."""
+    door = SCRIPTS / "tac" / "xd_test.sh"
+    for environment, source in (({}, "imagenet"), ({"SOURCE": "caltech101"}, "caltech101")):
+        passed = asked(tmp_path, door, "dtd", "1", **environment)
+        assert passed[passed.index("--source") + 1] == source
 
 
 def test_every_trainer_has_a_way_in(base2new):
