@@ -241,12 +241,13 @@ def check_unchanged(split: dict, found: list, classes: dict, place: str):
                          "file: the next run then makes a new split, with which earlier results do not compare.")
 
 
-def write_atomically(content, path: str):
-    """Write JSON so that a file of this name is either whole or not there."""
+def write_atomically(split: dict, path: str):
+    """Write a split as JSON, one line an image, so that a file of this name is either whole or not there."""
     handle, work = tempfile.mkstemp(prefix=".split-", dir=os.path.dirname(path))
     try:
         with open(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
+            lists = (f'"{part}": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]" for part, rows in split.items())
+            file.write("{\n" + ",\n".join(lists) + "\n}\n")
         os.chmod(work, 0o644)  # mkstemp's are for their owner alone
         os.replace(work, path)
     except BaseException:

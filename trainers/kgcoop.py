@@ -20,7 +20,7 @@ class KgCoOp(CoOp):
 
     def build_learner(self):
         """Keep the frozen class texts."""
-        template = TEMPLATES.get(self.cfg.DATASET.NAME, self.template)
+        template = self.cfg.DATASET.TEMPLATE or TEMPLATES.get(self.cfg.DATASET.NAME, self.template)
         self.text_anchors = class_anchors(self.clip, [[s] for s in fill(template, self.classnames)])
         return super().build_learner()
 
