@@ -101,8 +101,8 @@ class PromptDataset(DatasetBase):
     def read(self):
         """Return the full (train, val, test) lists, all classes, from the split file.
 
-        A subclass that overrides this may return None for val, where the test images validate too. In place of Datum, which asks the disk for
-        each file, it may return any records with ``impath``, ``label`` and ``classname``.
+        A subclass that overrides this may return None for val, where the test images validate too. In place of Datum, which asks the
+        disk for each file, it may return any records with ``impath``, ``label`` and ``classname``.
         """
         path = os.path.join(self.dataset_dir, self.split_file)
         if not os.path.isfile(path):
@@ -150,7 +150,8 @@ class PromptDataset(DatasetBase):
         if self.n_classes and classes != self.n_classes:
             differ.insert(0, f"{classes} classes instead of {self.n_classes}")
         if differ:
-            logger.warning("%s in %s has %s: results will not compare with published ones", type(self).__name__, self.dataset_dir, ", ".join(differ))
+            what = f"{type(self).__name__} in {self.dataset_dir}"
+            logger.warning("%s has %s: results will not compare with published ones", what, ", ".join(differ))
 
     def _way_out(self) -> str:
         where = f"Images: {self.homepage}. " if self.homepage else ""

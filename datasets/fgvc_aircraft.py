@@ -5,7 +5,10 @@ from .base import PromptDataset
 
 
 class FGVCAircraft(PromptDataset):
-    """Aircraft by variant. The official lists: ``variants.txt`` in order of the labels, ``images_variant_<part>.txt`` with lines ``<image> <variant>``."""
+    """Aircraft by variant.
+
+    The official lists: ``variants.txt`` in order of the labels, and ``images_variant_<part>.txt`` with lines ``<image> <variant>``.
+    """
 
     folder = "fgvc_aircraft"
     template = "a photo of a {}, a type of aircraft."

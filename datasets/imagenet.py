@@ -29,7 +29,10 @@ class _InFolders(PromptDataset):
         for line in self.lines_of("classnames.txt"):
             folder, _, name = line.partition(" ")
             if not name:
-                raise ValueError(f"classnames.txt in {self.dataset_dir}: the line '{line}' should be a folder's name, a blank and the class name.")
+                raise ValueError(
+                    f"classnames.txt in {self.dataset_dir}: the line '{line}' should be a folder's name, a blank and the class name. "
+                    f"{self._way_out()}"
+                )
             names[folder] = name
         return names
 
@@ -40,25 +43,34 @@ class _InFolders(PromptDataset):
         with os.scandir(folder) as entries:
             found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
         if not found:
-            raise FileNotFoundError(f"{folder} has no sub-folders; its images should be sorted into one for each class, such as n01440764. {self._way_out()}")
+            raise FileNotFoundError(
+                f"{folder} has no sub-folders; its images should be sorted into one for each class, such as n01440764 (for ImageNet, "
+                f"torchvision.datasets.ImageNet unpacks the archives that way). {self._way_out()}"
+            )
         names = self.classnames_by_folder()
         strange = [name for name in found if name not in names]
         if strange:
-            raise ValueError(f"{folder}: {len(strange)} of {len(found)} sub-folders are not in classnames.txt, the first is '{strange[0]}'. {self._way_out()}")
+            raise ValueError(
+                f"{folder}: {len(strange)} of {len(found)} sub-folders are not in classnames.txt, the first is '{strange[0]}'. "
+                f"{self._way_out()}"
+            )
         return self.list_classes(folder, {name: names[name] for name in found})
 
     def list_classes(self, folder: str, names: dict) -> list:
-        """List the images of the sub-folders ``names``, labelled by their order there. By name, so that a seed means the same images on every disk."""
+        """List the images of the sub-folders ``names``, labelled by their order there.
+
+        Images come by name, so that a seed means the same ones on every disk.
+        """
         items = []
         for label, (name, classname) in enumerate(tqdm(names.items(), desc=f"listing {folder}", disable=None, leave=False)):
             path = os.path.join(folder, name)
             if not os.path.isdir(path):
                 raise FileNotFoundError(f"Folder not found: {path}. {self._way_out()}")
             with os.scandir(path) as entries:  # says what is a file without a look at each
-                images = sorted(entry.name for entry in entries if _is_image(entry))
+                images = sorted(entry.path for entry in entries if _is_image(entry))
             if not images:
                 raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_ENDINGS)}). {self._way_out()}")
-            items += [Listed(os.path.join(path, image), label, classname) for image in images]
+            items += [Listed(image, label, classname) for image in images]
         return items
 
 
@@ -69,9 +81,9 @@ def _is_image(entry: os.DirEntry) -> bool:
 class ImageNet(_InFolders):
     """1000 classes; the official validation images are the test images, and validate too.
 
-    CoOp lists a class in the order of its disk, and so draws another few-shot sample on each machine; here it is the order of the file names. CoOp's
-    ``preprocessed.pkl`` is not read: it is such a listing, with the absolute paths of one machine, and a pickle can run code. A sample that CoOp
-    left in ``split_fewshot/`` is used, as with any data set.
+    CoOp lists a class in the order of its disk, and so draws another few-shot sample on each machine; here it is the order of the
+    file names. CoOp's ``preprocessed.pkl`` is not read: it is such a listing, with the absolute paths of one machine, and a pickle can
+    run code. A sample that CoOp left in ``split_fewshot/`` is used, as with any data set.
 
     Two pairs of classes share a name: "missile" (labels 657, 744) and "sunglasses" (836, 837).
     """
@@ -86,7 +98,10 @@ class ImageNet(_InFolders):
         train, test = (self.list_folder(os.path.join(self.image_dir, part)) for part in ("train", "val"))
         labels = [dict.fromkeys((item.label, item.classname) for item in part) for part in (train, test)]
         if labels[0] != labels[1]:
-            raise ValueError(f"{self.image_dir}: train has {len(labels[0])} class folders and val {len(labels[1])}, which are not the same ones.")
+            raise ValueError(
+                f"{self.image_dir}: train has {len(labels[0])} class folders and val {len(labels[1])}, and they are not the same. "
+                f"Complete both: labels number the folders. {self._way_out()}"
+            )
         return train, None, test
 
 

@@ -1,14 +1,14 @@
 """Small data sets in the layouts of the CoOp family, with empty files for images.
 
-`write` returns what a correct reader must find: ``{"train" | "val" | "test": [[path below the image folder, label, class name], ...]}``; a part that
-the set does not have is absent.
+`write` returns what a correct reader must find: ``{"train" | "val" | "test": [[path below the image folder, label, class name], ...]}``; a
+part that the set does not have is absent.
 """
 
 import json
 from pathlib import Path
 
 SIZES = {"train": 4, "val": 3, "test": 2}
-# A name of two words, an underscore, an apostrophe; more than ten, so that "10" is not sorted before "2"; and one name that two classes share.
+# Names of several words, with underscores and signs; one that two classes share; and more than ten, so that "10" sorted as a word shows.
 NAMES = ("tench", "great white shark", "colt's foot", "outdoor apartment_building", "707-320", "sunglasses", "sunglasses",
          "F/A-18", "Cessna 172", "Yo_Yo", "kite (bird of prey)", "toilet paper")  # fmt: skip
 SHARED = 6  # the label of the second "sunglasses"
