@@ -50,7 +50,7 @@ class Predictions:
         """
         if not self.paths:  # a host's loader that does not tell them
             return
-        root = os.path.join(os.path.abspath(os.path.expanduser(root)), "")
+        root = os.path.join(os.path.abspath(os.path.expanduser(os.path.expandvars(root))), "")
         rows = zip(self.paths, torch.cat(self._labels).tolist(), torch.cat(self._predicted).tolist(), torch.cat(self._confidence).tolist())
         with open(path + ".tmp", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
