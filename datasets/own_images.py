@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # What people call the parts of a data set, in any case.
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 CLASSES_FILE = "classes.txt"
+LISTS = ("train", "val", "test", "damaged")
 MIN_IMAGES = 3  # one each to train, validate and test
 
 
@@ -62,14 +63,14 @@ class OwnImages(PromptDataset):
     def read(self):
         """See :meth:`PromptDataset.read`; makes the split if there is none."""
         found = sorted(self.find())
-        check_unique(found)
+        check_paths(found)
         classes = read_classes(os.path.join(self.image_dir, CLASSES_FILE), sorted({item.folder for item in found}))
         if self._descriptions:
             read_descriptions(self._descriptions, type(self).__name__, list(classes.values()), exact=True)
         places = [os.path.join(self.image_dir, self.split_file), self._place_elsewhere()]
         place = next((path for path in places if os.path.isfile(path)), None)
         if place:
-            split = read_split(place)
+            split = read_own_split(place)
             check_unchanged(split, found, classes, place)
             logger.info("The split is that of %s", place)
         else:
@@ -77,7 +78,7 @@ class OwnImages(PromptDataset):
             place = self._write(split, places)
             sizes = ", ".join(f"{len(split[part])} {part}" for part in ("train", "val", "test"))
             logger.info("%d classes, %s images: this split was written to %s, which later runs read", len(classes), sizes, place)
-        if split.get("damaged"):
+        if split["damaged"]:
             logger.warning("Damaged, and left out (%d): %s", len(split["damaged"]), first(f"{path} ({reason})" for path, _, reason in split["damaged"]))
         spelling = {composed(item.path): item.path for item in found}  # a split made on macOS may spell umlauts another way than this disk
         return tuple(self.as_datums([[spelling[composed(path)], label, name] for path, label, name in split[part]])
@@ -163,7 +164,7 @@ def make_split(folder: str, found: list, classes: dict) -> dict:
         ValueError: A class has too few images.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    split = {"train": [], "val": [], "test": [], "damaged": []}
+    split = {name: [] for name in LISTS}
     given = any(item.part for item in found)
     by_class = {name: [] for name in classes}
     for item, fault in zip(found, faults(folder, [item.path for item in found])):
@@ -220,6 +221,17 @@ def faults(folder: str, paths: list) -> list:
         return list(tqdm(pool.map(fault, paths), total=len(paths), desc="checking images", disable=None))
 
 
+def read_own_split(path: str) -> dict:
+    """Read what `write_atomically` wrote, or raise ValueError."""
+    try:
+        split = read_split(path, keys=LISTS)
+        if all(isinstance(row, list) and [type(part) for part in row] == [str, int, str] for row in split["damaged"]):
+            return {name: split[name] for name in LISTS}
+    except ValueError:
+        pass
+    raise ValueError(f"The split file {path} is damaged, or not one of this program. Delete it, and the next run makes it anew.")
+
+
 def check_unchanged(split: dict, found: list, classes: dict, place: str):
     """Raise ValueError, with what changed, unless a split is one of just these images, classes and parts."""
     labels = {folder: (label, classes[folder]) for label, folder in enumerate(classes)}
@@ -266,8 +278,19 @@ def first(words, n: int = 10) -> str:
     return ", ".join(words[:n]) + (f" and {len(words) - n} more" if len(words) > n else "")
 
 
-def check_unique(found: list):
-    """Raise ValueError if two paths differ in nothing but how Unicode writes them."""
+def check_paths(found: list):
+    """Raise ValueError for paths that are no Unicode, or differ in nothing but how Unicode writes them."""
+    broken = [ascii(item.path) for item in found if not _is_text(item.path)]
+    if broken:
+        raise ValueError(f"{len(broken)} names of files or folders are not UTF-8, as old archives leave them: {first(broken)}. Rename them "
+                         "(convmv does it for whole folders).")
     double = [path for path, count in Counter(composed(item.path) for item in found).items() if count > 1]
     if double:
         raise ValueError(f"{len(double)} names stand twice, with umlauts in composed and decomposed Unicode: {first(double)}. Rename one of each.")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False

@@ -238,6 +238,24 @@ def test_interrupted_writing(birds, load, monkeypatch):
     assert sorted(os.listdir(birds)) == sorted(CLASSES)
 
 
+@pytest.mark.parametrize("content", ['{"train": [', "{}", '{"train": [], "val": [], "test": [], "damaged": ["a.jpg"]}'])
+def test_damaged_split(birds, load, content):
+    """Catches: a traceback, or advice to download what only this program writes."""
+    (birds / SPLIT).write_text(content)
+    with pytest.raises(ValueError, match=f"{SPLIT} is damaged.*Delete it"):
+        load(birds)
+
+
+def test_names_of_old_archives(birds, load):
+    """Catches: umlauts in Latin-1, which no JSON can hold, as a UnicodeEncodeError without a name."""
+    try:
+        os.rename(os.fsencode(birds / BLUEBIRD), os.fsencode(birds) + b"/M\xf6we")
+    except OSError:
+        pytest.skip("this disk takes UTF-8 only")
+    with pytest.raises(ValueError, match=r"10 names .* not UTF-8.*M\\udcf6we"):
+        load(birds)
+
+
 @pytest.mark.parametrize("val", [None, "valid"])
 def test_given_parts(tmp_path, load, val):
     """Catches: train and test taken for classes, images moved between the user's parts, test images that validate."""
