@@ -36,7 +36,7 @@ def fetch(urls, target: Path, checksum: str = ""):
     Args:
         urls: Addresses, or ``drive:<id>`` for a file of Google Drive.
         target: The file to write; its folder must exist.
-        checksum: What it has to be, as in `check`.
+        checksum: What it has to be, as in `differs`; empty to accept anything.
 
     Raises:
         FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next call goes on there;

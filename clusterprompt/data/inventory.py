@@ -1,6 +1,5 @@
 """What is there of a data set, and what is missing. Reads lists and folders, opens no image."""
 
-import importlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 import yaml
 
-from .. import config, registration
+from .. import config, configs, registration
 from .fetch import differs
 from .sources import SOURCES, Source
 
@@ -77,7 +76,7 @@ class Inventory:
 def catalogue() -> dict:
     """Return the data sets: name of the yaml -> class. Users' own images are none of them: they lie anywhere, and nothing about them is known."""
     classes = {cls.__name__: cls for cls in registration.own_datasets() if os.path.normpath(cls.folder) != "."}
-    folder = Path(importlib.import_module("clusterprompt.configs").__file__).parent / "datasets"
+    folder = Path(configs.__file__).parent / "datasets"
     found = {}
     for path in sorted(folder.glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -102,10 +101,10 @@ def chosen(names) -> dict:
 
 def look(name: str, cls: type, root: Path) -> Inventory:
     """Find out what is there of a data set below ``root``."""
-    # not relative, as the folder is no sub-folder of ours in a checkout
-    drawn_sets = importlib.import_module("clusterprompt.datasets.shapes").DrawnDataset
+    from clusterprompt.datasets.shapes import DrawnDataset  # imports dassl
+
     folder = Path(root, cls.folder)
-    found = Inventory(name, folder, Path(os.path.normpath(folder / cls.images)), SOURCES.get(name, Source()), issubclass(cls, drawn_sets))
+    found = Inventory(name, folder, Path(os.path.normpath(folder / cls.images)), SOURCES.get(name, Source()), issubclass(cls, DrawnDataset))
     if not folder.is_dir():
         if not found.drawn:
             found.problems.append("no folder")
@@ -116,12 +115,12 @@ def look(name: str, cls: type, root: Path) -> Inventory:
         found.problems.append(f"no folder {cls.images}/")
         return found
     found.images = set(_images_below(found.image_folder))
-    if not found.images:
+    if rows is not None:
+        _compare(found, cls, rows)
+    elif found.images:
+        found.too_few = False  # as far as can be seen without the lists
+    else:
         found.problems.append("no image")
-    if rows is None:
-        found.too_few = not found.images
-        return found
-    _compare(found, cls, rows)
     return found
 
 
@@ -156,8 +155,10 @@ def _compare(found: Inventory, cls: type, parts: dict):
     found.counts = {part: len(listed or ()) for part, listed in parts.items() if listed or part in cls.counts}
     found.classes = len({row.label for row in rows})
     base = len(str(found.image_folder)) + 1
-    paths = (row.impath[base:].replace(os.sep, "/") for row in rows)
-    found.missing = [path for path in paths if path not in found.images and not (found.image_folder / path).is_file()]
+    elsewhere = dict.fromkeys(row.impath[base:].replace(os.sep, "/") for row in rows)
+    elsewhere = [path for path in elsewhere if path not in found.images]
+    found.missing = [path for path in elsewhere if not (found.image_folder / path).is_file()]
+    found.images.update(set(elsewhere) - set(found.missing))  # in folders that are links
     if found.missing:
         found.problems.append(f"{len(found.missing)} listed images are missing, first {found.missing[0]}")
     if cls.n_classes and found.classes != cls.n_classes:

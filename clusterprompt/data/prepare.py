@@ -62,9 +62,9 @@ def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
     if found.drawn:
         cls.prepare(cls.__new__(cls), str(root))
     failures = []
-    found.folder.mkdir(parents=True, exist_ok=True)
     for file in found.source.lists:
         target = found.folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
         if not target.is_file():
             _try(failures, lambda file=file, target=target: _fetch_list(file, target, root))
         elif wrong := differs(target, file.checksum):
@@ -110,14 +110,14 @@ def _fetch_archive(archive: File, folder: Path):
         return
     if not archive.urls:
         return  # the steps by hand will be told
-    needed, free = 2 * archive.size, shutil.disk_usage(folder).free  # the archive, and what comes out of it
-    if needed > free:
-        raise FetchError(f"{archive.name} needs about {megabytes(needed)} while it is unpacked, and {folder} has {megabytes(free)} free.")
     downloads = folder / ".downloads"
-    downloads.mkdir(exist_ok=True)
+    downloads.mkdir(parents=True, exist_ok=True)
     path = downloads / archive.name
     try:
         if not path.is_file():
+            needed, free = 2 * archive.size, shutil.disk_usage(folder).free  # the archive, and what comes out of it
+            if needed > free:
+                raise FetchError(f"{archive.name} needs about {megabytes(needed)} while it is unpacked, and {folder} has {megabytes(free)} free.")
             print(f"Fetching {archive.name}")
             fetch(archive.urls, path, archive.checksum)
         unpack(path, folder, archive.take, archive.inner)

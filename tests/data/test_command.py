@@ -279,6 +279,15 @@ def test_status_opens_no_image(small_caltech, own_caltech_root, capsys, monkeypa
     assert run(capsys, "status", "caltech101", "--root", own_caltech_root)[0] == 0
 
 
+def test_linked_folders(small_caltech, own_caltech_root, tmp_path, capsys):
+    """Catches: a class, or the whole set, on another disk whose images count as missing or are not opened."""
+    (own_caltech_root / "caltech-101").rename(tmp_path / "disk")
+    (own_caltech_root / "caltech-101").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "101_ObjectCategories" / "anchor").rename(tmp_path / "anchor")
+    (tmp_path / "disk" / "101_ObjectCategories" / "anchor").symlink_to(tmp_path / "anchor")
+    assert run(capsys, "verify", "caltech101", "--root", own_caltech_root)[:2] == (0, "caltech101: 70 image files opened, none damaged\n")
+
+
 @pytest.mark.parametrize("content, said", [("{", "not valid JSON"), ('{"train": 1}', "should be an object"), ("[[[", "not valid JSON")])
 def test_status_of_a_damaged_split_file(small_caltech, own_caltech_root, capsys, content, said):
     """Catches: a status that ends where a file is damaged, which is when it is needed."""
