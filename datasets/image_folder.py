@@ -52,7 +52,7 @@ class ImageFolder(OwnImages):
             raise FileNotFoundError(f"Folder of images not found: {root}. Name it with --root, or as DATASET.ROOT in the yaml. {self._way_out()}")
         splits = glob.glob(os.path.join(glob.escape(root), "*", "split_*.json"))
         if splits:
-            raise ValueError(f"{root} holds whole data sets ({first(os.path.relpath(path, root) for path in sorted(splits))}), not classes. Name the "
+            raise ValueError(f"{root} holds whole data sets ({first((os.path.relpath(path, root) for path in sorted(splits)), 3)}), not classes. Name the "
                              f"folder of your images with --root, or as DATASET.ROOT in the yaml. {self._way_out()}")
 
 
@@ -92,4 +92,3 @@ def check_parts(root: str, folders: list, parts: dict):
     if missing:
         raise ValueError(f"{root} holds {first(folders)}, but no folder '{min(missing)}'. Rename the one that you mean to {min(missing)} on, "
                          "or put all classes directly into the root, and a split is made.")
-

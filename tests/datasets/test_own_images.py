@@ -479,8 +479,9 @@ def write_yaml(path, **settings):
     return path
 
 
-def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys):
+def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
     """Catches: a yaml outside of the checkout, its root, its template or its descriptions without effect; another folder's results passed off."""
+    monkeypatch.setenv("BACKBONE", "tiny")
     (tmp_path / "d.json").write_text(json.dumps({name: [f"{name}, a bird."] for name in CLASSES}), encoding="utf-8")
     template = "a photo of a {}, a type of bird."
     own = write_yaml(tmp_path / "mybirds.yaml", NAME="ImageFolder", ROOT=birds, TEMPLATE=template, DESCRIPTIONS=tmp_path / "d.json")
