@@ -30,6 +30,7 @@ VARIANTS = {
         "without dual stream": {"ALPHA": 0.0},
         "without self-regularisation": {"LAMBDA": 0.0},
         "without retrieval": {"RETRIEVAL": False},
+        "without retrieval, 8 prompts": {"RETRIEVAL": False, "TOP_K": 2},  # as many tokens as "2 prompts per centroid"
         "1 cluster": {"N_CLUSTERS": 1},
         "2 clusters": {"N_CLUSTERS": 2},
         "8 clusters": {"N_CLUSTERS": 8},
