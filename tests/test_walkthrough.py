@@ -68,17 +68,15 @@ def test_runs(checkout, capsys):
 def test_stands_in_the_table(checkout, monkeypatch, capsys):
     """Catches: a table that goes by a list of names."""
     compare = load("compare_walkthrough", CHECKOUT / "scripts" / "compare.py")
-    import comparison
 
-    def run_here(self, todo, fresh):
-        for method, seed in todo:
-            with pytest.MonkeyPatch.context() as patch:
-                for key, value in self.environment(EPOCHS=str(method.epochs or "")).items():
-                    patch.setenv(key, value)
-                base2new = load("base2new_walkthrough", CHECKOUT / "scripts" / "base2new.py")
-                base2new.main(["--trainer", method.trainer, "--dataset", self.dataset, "--seed", str(seed), *comparison.SETTINGS, *method.settings])
+    def run_here(self, command, environment, log):
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in environment.items():
+                patch.setenv(key, value)
+            load("base2new_walkthrough", CHECKOUT / "scripts" / "base2new.py").main(command[2:])
 
-    monkeypatch.setattr(comparison.Comparison, "run_side_by_side", run_here)  # in this process, where the new file is found
+    monkeypatch.setattr("runner.Runner.call", run_here)  # in this process, where the new file is found
+    monkeypatch.setattr("runner.MOST_JOBS", 1)
     rows = compare.main(small(COMMANDS["scripts/compare.sh"]))
     assert {row["trainer"] for row in rows} == {"ZeroshotCLIP", "LinearProbe"}
     assert next(row for row in rows if row["trainer"] == "LinearProbe")["parameters"] == 32 * 32
