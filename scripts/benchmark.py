@@ -49,7 +49,8 @@ def main(argv=None):
     rows, records = [], []
     for classes, batch in zip(args.classes, args.batch):
         trainer = build(args, classes, batch)
-        for what, run in (("step", Step(trainer, args, batch)), ("test", Test(trainer, args))):
+        for what in args.what:
+            run = Step(trainer, args, batch) if what == "step" else Test(trainer, args)
             record = compare(what, run, args, classes, batch, peak)
             records.append(record)
             rows.append([record[k] for k in ("what", "classes", "images", "plain s", "fast s", "ratio", "plain CPU-s", "fast CPU-s",
@@ -71,6 +72,7 @@ def parse_args(argv):
     parser.add_argument("--trainer", default="TAC")
     parser.add_argument("--classes", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 8, 2], help="images per step, one number for each of --classes")
+    parser.add_argument("--what", nargs="+", choices=("step", "test"), default=["step", "test"])
     parser.add_argument("--views", type=int, default=None, help="views of an image; default 4 for TAC, else 1")
     parser.add_argument("--test-images", type=int, default=16)
     parser.add_argument("--geometry", choices=GEOMETRIES, default="ViT-B/16")
