@@ -28,10 +28,7 @@ class AttriPrompt(PromptTrainer):
                "IMAGE_TO_TEXT": 1.0, "ALPHA": 1.0, "LAMBDA": 25.0, "KEY": 0.1,
                "TEXT_CHUNK": 256, "CACHE_VIEWS": 0, "CACHE_MB": 4096}
 
-    @property
-    def text_needs_image(self):
-        """See :attr:`PromptTrainer.text_needs_image`."""
-        return self.settings.RETRIEVAL
+    text_needs_image = property(lambda self: self.settings.RETRIEVAL)
 
     def check_cfg(self, cfg):
         """Refuse sizes and words that cannot be."""
