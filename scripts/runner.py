@@ -65,9 +65,7 @@ class Run(NamedTuple):
 
     def numbers(self) -> str:
         """Say what came out."""
-        found = [run_folder.read_result(folder).get("accuracy") for folder in self.folders]
-        if None in found:
-            return "no result"
+        found = [run_folder.read_result(folder)["accuracy"] for folder in self.folders]
         if len(found) == 2:
             return f"base {found[0]:.1f}, new {found[1]:.1f}, HM {harmonic_mean(*found):.1f}"
         return f"accuracy {found[0]:.1f}"
@@ -165,17 +163,20 @@ class Runner:
         command = [sys.executable, str(CHECKOUT / run.script), *run.options, option, *run.settings]
         environment = {**shared_machine(jobs), **os.environ, **gpu(slot), **run.environment}
         try:
-            with self._locked(run, say) as (log, waited):
-                if waited and run.is_finished():
-                    return ""
+            with self._locked(run, say) as log:
+                if run.is_finished() and not self.fresh:
+                    return ""  # by another process, since this one made its plan
+                log.truncate(0)
                 code = self.call(command, environment, log)
-                return why(run.log, code) if code else ""
+                if code:
+                    return why(run.log, code)
+                return "" if run.is_finished() else "it ended without a finished result"
         except OSError as error:
             return str(error)
 
     @contextmanager
     def _locked(self, run: Run, say):
-        """Open and lock a run's log; give it empty, and whether another process had it."""
+        """Open and lock a run's log, once no other process has it."""
         run.log.parent.mkdir(parents=True, exist_ok=True)
         waited = False
         with open(run.log, "ab") as log:
@@ -189,8 +190,7 @@ class Runner:
                     waited = True
                 if self.stopping.wait(1.0):
                     raise OSError("interrupted")
-            log.truncate(0)
-            yield log, waited
+            yield log
 
     def call(self, command: list, environment: dict, log) -> int:
         """Start a process that writes into ``log``; return its exit code."""
