@@ -65,7 +65,7 @@ _make_venv() {
   echo "  (what pip says goes to $INSTALL_LOG)"
   _step "build tools" "$python" -m pip install --disable-pip-version-check "setuptools>=64,<81" wheel
   _step "torch and the other requirements, and this checkout (editable)" \
-    "$python" -m pip install --disable-pip-version-check --no-build-isolation -e "$CHECKOUT[test,tensorboard,pictures]"
+    "$python" -m pip install --disable-pip-version-check --no-build-isolation -e "$CHECKOUT[test,tensorboard,pictures,data]"
   if _missing "$python" | grep -q '^clip'; then
     _step "OpenAI's CLIP" "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps openai-clip
   fi
