@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from results_formats import header
 from results_runs import METHODS, TRANSFER, key
 
-WIDTH = 5.6  # inches; with these font sizes legible at the width of a phone
+WIDTH = 4.8  # inches; with these font sizes legible at the width of a phone
 STYLE = {
     "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True, "svg.fonttype": "none", "svg.hashsalt": "results", "text.parse_math": False,
@@ -74,7 +74,7 @@ def look(methods: list) -> dict:
 
 def legend(figure, count: int, longest: int):
     """Put a legend below the axes, in as many columns as have room."""
-    figure.legend(loc="outside lower center", ncol=max(1, min(4, count, 56 // (longest + 5))))
+    figure.legend(loc="outside lower center", ncol=max(1, min(4, count, 52 // (longest + 5))))
 
 
 def scatter(table) -> Chart:
@@ -305,7 +305,8 @@ def changes(table, runs: list, name: str, part: str, zero_shot: dict):
 
 def confusion(table, name: str, part: str, classnames: list, counts, worst: list):
     """Draw what the images of the worst classes were taken for, as shares of each class."""
-    columns = list(dict.fromkeys(int(c) for row in worst for c in [row, *np.argsort(-counts[row], kind="stable")[:3]] if counts[row, c] or c == row))[:9]
+    often = [int(c) for row in worst for c in np.argsort(-counts[row], kind="stable")[:3] if counts[row, c]]
+    columns = list(dict.fromkeys([*worst, *often]))[:9]
     total = counts[worst].sum(axis=1, keepdims=True)
     shares = 100 * counts[worst] / np.maximum(total, 1)
     values = np.column_stack([shares[:, columns], 100 - shares[:, columns].sum(axis=1)])
@@ -317,8 +318,7 @@ def confusion(table, name: str, part: str, classnames: list, counts, worst: list
             for c in range(values.shape[1]):
                 if round(values[r, c]):
                     axis.text(c, r, f"{values[r, c]:.0f}", ha="center", va="center", fontsize=9, color="white" if values[r, c] > 55 else "black")
-            if worst[r] in columns:
-                axis.add_patch(Rectangle((columns.index(worst[r]) - 0.5, r - 0.5), 1, 1, fill=False, edgecolor="#d62728", linewidth=1.5))
+            axis.add_patch(Rectangle((r - 0.5, r - 0.5), 1, 1, fill=False, edgecolor="#d62728", linewidth=1.5))
         axis.set_xticks(range(len(short)), short, rotation=50, ha="right", rotation_mode="anchor", fontsize=8.5)
         axis.set_yticks(range(len(worst)), [textwrap.shorten(classnames[c].replace("_", " "), 24, placeholder=" ...") for c in worst], fontsize=9)
         axis.grid(False)

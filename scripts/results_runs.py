@@ -130,6 +130,9 @@ def read(file: Path) -> tuple:
         return result, ""
     kinds = {"trainer": str, "dataset": str, "subsample": str, "shots": int, "seed": int, "backbone": str, "accuracy": (int, float)}
     wrong = [name for name, kind in kinds.items() if not isinstance(result.get(name), kind) or isinstance(result[name], bool)]
+    on = result.get("trained_on")
+    if on is not None and not (isinstance(on, dict) and all(isinstance(on.get(name, result.get(name)), kinds[name]) for name in ("dataset", "shots", "seed"))):
+        wrong.append("a readable trained_on")
     if wrong:
         return {}, f"damaged (without {', '.join(wrong)})"
     if not math.isfinite(result["accuracy"]) or not 0 <= result["accuracy"] <= 100:
@@ -165,22 +168,24 @@ def place(results: dict, folder: Path, notes: list) -> list:
             found = zero_shot_places(dataset) or [("few_shot", dataset)]
         else:
             found = [("few_shot", dataset)]
-        if kind == "xd" and layout["step"] == "test" and on and "trained_on" not in result:
-            found = []  # an old record does not say what it was trained on
-        if not found:
-            notes.append(f"Left out, of no known protocol (classes: {part}): {path}")
+        classes = (result.get("trained_on") or {}).get("subsample", "")
+        told = isinstance(result.get("trained_on"), dict) or ("trained_on" not in result and not (kind == "xd" and layout["step"] == "test"))
+        if on and not told and part == "all":
+            notes.append(f"Left out, it is not known what it was trained on: {path}")
+            continue
+        if not found or (on and classes not in ("", "all" if part == "all" else "base")):
+            notes.append(f"Left out, of no known protocol (trained on {classes or 'unknown'} classes, tested on {part}): {path}")
+            continue
         runs += [Run(path, protocol, method, dataset, source, part, seed, result) for protocol, source in found]
     return runs
 
 
 def origin(result: dict):
     """Return (data set, shots, seed) of the training run behind a result; None for zero-shot."""
-    on = result.get("trained_on")
-    if isinstance(on, dict) and isinstance(on.get("dataset"), str):
-        return on["dataset"], on.get("shots", result["shots"]), on.get("seed", result["seed"])
-    if "trained_on" in result or result["trainer"] == "ZeroshotCLIP":
+    if result["trainer"] == "ZeroshotCLIP" or result.get("learned_parameters") == 0:
         return None
-    return result["dataset"], result["shots"], result["seed"]  # records from before there was trained_on
+    on = result.get("trained_on") or {}  # older records, and tests of official checkpoints, have none
+    return tuple(on.get(name, result[name]) for name in ("dataset", "shots", "seed"))
 
 
 def yaml_of(protocol: str, source: str) -> str:
