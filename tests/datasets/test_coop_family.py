@@ -242,7 +242,8 @@ def test_imagenet_ignores_coops_listing(own_imagenet, cfg_for):
     ImageNet(cfg_for(own_imagenet))
 
 
-def test_imagenet_takes_coops_sample(own_imagenet, cfg_for, caplog):
+@pytest.mark.parametrize("val", [{}, {"val": None}, {"val": ["of a fork"]}])
+def test_imagenet_takes_coops_sample(own_imagenet, cfg_for, caplog, val):
     """Catches: CoOp's cache of ImageNet, which holds no "val", refused or its paths not found below train/."""
     every = ImageNet(cfg_for(own_imagenet)).train_x
     chosen = [item for number, item in enumerate(every) if number % data_trees.SIZES["train"] == 3]
@@ -250,7 +251,7 @@ def test_imagenet_takes_coops_sample(own_imagenet, cfg_for, caplog):
         item._impath = item._impath.replace(str(own_imagenet), "/old/disk")
     cache = own_imagenet / "imagenet" / "split_fewshot" / "shot_1-seed_1.pkl"
     cache.parent.mkdir()
-    cache.write_bytes(pickle.dumps({"train": chosen}))
+    cache.write_bytes(pickle.dumps({"train": chosen, **val}))
     with caplog.at_level("INFO"):
         dataset = ImageNet(cfg_for(own_imagenet, shots=1))
     assert [item.impath for item in dataset.train_x] == [item.impath.replace("/old/disk", str(own_imagenet)) for item in chosen]
