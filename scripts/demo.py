@@ -1,6 +1,6 @@
-"""Compare ZeroshotCLIP, CoOp and TAC from base to new classes on the embedded data, with the embedded CLIP.
+"""Compare ZeroshotCLIP, CoOp, TAC and AttriPrompt from base to new classes on the embedded data, with the embedded CLIP.
 
-Runs 3 methods x 3 seeds, 16 shots, each by scripts/base2new.py in a process of its own, and prints one table. What is finished is kept: a
+Runs 4 methods x 3 seeds, 16 shots, each by scripts/base2new.py in a process of its own, and prints one table. What is finished is kept: a
 second call shows the same numbers at once, an interrupted one goes on; --fresh runs all of it again. scripts/compare.sh does the same with
 all methods.
 """
@@ -16,6 +16,7 @@ METHODS = (
     Method("ZeroshotCLIP", None, 20, ("TRAINER.ZEROSHOTCLIP.PREC", "fp32")),
     Method("CoOp", 50, 110, ("TRAINER.COOP.PREC", "fp32")),
     Method("TAC", 10, 110, ("TRAINER.TAC.PREC", "fp32")),
+    Method("AttriPrompt", 4, 70, ("TRAINER.ATTRIPROMPT.PREC", "fp32")),
 )
 DEMO = Comparison(folder="demo", dataset="shapes", shots=16, seeds=(1, 2, 3), methods=METHODS, backbone="tiny", command="bash scripts/demo.sh")
 COLUMNS = ("trainer", "base", "new", "HM", "seconds", "peak MB")

@@ -50,15 +50,15 @@ def runs(demo, monkeypatch):
 def test_table(demo, runs, capsys, tmp_path):
     """Catches: a method or seed left out, wrong means, an HM of means, no CSV or JSON, numbers shown without saying what they are of."""
     demo.main([])
-    assert len(runs) == len(demo.METHODS) * len(demo.DEMO.seeds) == 9
+    assert len(runs) == len(demo.METHODS) * len(demo.DEMO.seeds) == 12
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if line.startswith("TAC "))
     assert row.split() == ["TAC", "61.0", "+-", "0.8", "41.0", "+-", "0.8", "49.0", "+-", "0.8", "14", "503"]
     assert "small drawn world" in said
     table = list(csv.DictReader((tmp_path / "demo" / "table.csv").open()))
-    assert [line["trainer"] for line in table] == ["ZeroshotCLIP", "CoOp", "TAC"]
+    assert [line["trainer"] for line in table] == ["ZeroshotCLIP", "CoOp", "TAC", "AttriPrompt"]
     written = json.loads((tmp_path / "demo" / "table.json").read_text())
-    assert len(written["runs"]) == 9 and written["table"][2]["base_mean"] == 61.0
+    assert len(written["runs"]) == 12 and written["table"][2]["base_mean"] == 61.0
 
 
 def test_finished_runs_are_kept(demo, runs, capsys):
@@ -67,10 +67,10 @@ def test_finished_runs_are_kept(demo, runs, capsys):
     first = capsys.readouterr().out
     demo.main([])
     second = capsys.readouterr().out
-    assert len(runs) == 9 and "9 of 9 runs are finished already" in second
+    assert len(runs) == 12 and "12 of 12 runs are finished already" in second
     assert first[first.index("trainer  ") :] == second[second.index("trainer  ") :]
     demo.main(["--fresh"])
-    assert len(runs) == 18 and all("--overwrite" in command for command in runs[9:])
+    assert len(runs) == 24 and all("--overwrite" in command for command in runs[12:])
 
 
 def test_an_interrupted_demo_goes_on(demo, runs):
@@ -80,7 +80,7 @@ def test_an_interrupted_demo_goes_on(demo, runs):
     (Path(base) / "result.json").write_text('{"status": "training"}')
     (Path(new) / "result.json").unlink()
     demo.main([])
-    (again,) = runs[9:]
+    (again,) = runs[12:]
     assert again[3] == "CoOp" and again[7] == "2" and "--resume" in again
 
 
