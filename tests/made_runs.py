@@ -19,7 +19,8 @@ def record(trainer, dataset, part, seed, accuracy, *, shots=16, backbone="ViT-B/
     return {"status": "finished", "trainer": trainer, "dataset": dataset, "subsample": part, "shots": shots, "seed": seed, "backbone": backbone,
             "precision": "fp32", "accuracy": accuracy, "per_class": dict(zip(CLASSES, (accuracy - 10, accuracy, accuracy + 10))), "classnames": CLASSES,
             "fewshot_digest": f"{dataset}{seed}", "learned_parameters": 0 if trained_on is None else 10, "seconds": {"train": 1.0, "test": 1.0},
-            "seconds_per_epoch": 0.5, "n_test": 6, "peak_memory_mb": 100.0, "versions": {"torch": "2.0"}, "device": "cpu", "commit": "abc", "config": config, "trained_on": trained_on,
+            "seconds_per_epoch": 0.5, "n_test": 6, "peak_memory_mb": 100.0,
+            "versions": {"torch": "2.0"}, "device": "cpu", "commit": "abc", "config": config, "trained_on": trained_on,
             "history": [] if trained_on is None else history, **more}
 
 
