@@ -38,7 +38,7 @@ class Predictions:
         return {
             "macro_f1": 100 * f1_score(truth, predicted, labels=sorted(set(truth.tolist())), average="macro", zero_division=0),
             "n": len(truth),
-            "per_class": {classnames[c]: round(100 * recall[c], 4) for c in labels if c in truth},
+            "per_class": {distinct(classnames, c): round(100 * recall[c], 4) for c in labels if c in truth},
         }
 
     def write(self, path: str, root: str) -> None:
@@ -60,3 +60,9 @@ class Predictions:
                 image = image[len(root):] if image.startswith(root) else image
                 writer.writerow((Path(image).as_posix(), label, predicted, f"{confidence:.6f}"))
         os.replace(path + ".tmp", path)
+
+
+def distinct(classnames: Sequence[str], label: int) -> str:
+    """Name a class; with its label where several share the name, as ImageNet's two missiles do."""
+    name = classnames[label]
+    return name if list(classnames).count(name) == 1 else f"{name} ({label})"

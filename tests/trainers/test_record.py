@@ -176,3 +176,15 @@ def test_wandb_only_when_asked(build, monkeypatch):
     build("CoOp").test()
     with pytest.raises(ValueError, match="TRAIN.WANDB is 'prompts'.*pip install wandb"):
         build("CoOp", "TRAIN.WANDB", "prompts")
+
+
+def test_classes_that_share_a_name():
+    """Catches: an accuracy lost because two classes have one name, as ImageNet's missiles do."""
+    import torch
+
+    from clusterprompt.trainers.predictions import Predictions
+
+    seen = Predictions()
+    seen.add_images(torch.tensor([0, 1, 2]), [])
+    seen.add_logits(torch.eye(3)[[0, 2, 2]])
+    assert seen.scores(["missile", "owl", "missile"])["per_class"] == {"missile (0)": 100.0, "owl": 0.0, "missile (2)": 100.0}
