@@ -25,10 +25,9 @@ def extend_cfg(cfg):
 
     speak_through_stdout()
     methods = own_trainers()
-    for trainer in methods:
-        _register(TRAINER_REGISTRY, trainer, "trainer")
-    for dataset in own_datasets():
-        kept = _register(DATASET_REGISTRY, dataset, "data set")
+    _register(TRAINER_REGISTRY, methods, "trainer")
+    datasets = own_datasets()
+    for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
         if not hasattr(kept, "template"):  # the host's; our trainers read it from the data set
             kept.template = dataset.template
 
@@ -103,13 +102,14 @@ def _classes_below(folder: str, base: type) -> list:
     return found
 
 
-def _register(registry, cls: type, kind: str) -> type:
-    """Register ``cls`` under its name unless the name is taken; return the class that has the name."""
-    name = cls.__name__
-    if name not in registry.registered_names():
-        registry.register(cls)
-        return cls
-    holder = registry.get(name)
-    if holder is not cls:
-        logger.info("The %s %s of %s is already registered and stays; clusterprompt's is not used", kind, name, holder.__module__)
-    return holder
+def _register(registry, classes: list, kind: str) -> list:
+    """Register classes under their names where these are free; return those that have the names, and say in one line which stay the host's."""
+    kept = []
+    for cls in classes:
+        if cls.__name__ not in registry.registered_names():
+            registry.register(cls)
+        kept.append(registry.get(cls.__name__))
+    taken = [f"{holder.__name__} ({holder.__module__})" for holder, cls in zip(kept, classes) if holder is not cls]
+    if taken:
+        logger.info("Already registered, so clusterprompt's %s of that name is not used: %s", kind, ", ".join(taken))
+    return kept

@@ -86,7 +86,7 @@ def test_a_host_keeps_its_own(empty_registries, caplog):
     with caplog.at_level("INFO"):
         clusterprompt.extend_cfg(cfg)
     assert trainers.get("CoOp") is host_trainer and datasets.get("Caltech101") is host_dataset
-    assert "trainer CoOp" in caplog.text and "data set Caltech101" in caplog.text
+    assert "trainer of that name is not used: CoOp (" in caplog.text and "data set of that name is not used: Caltech101 (" in caplog.text
     assert (cfg.TRAINER.COOP.N_CTX, cfg.TRAINER.COOP.HOST_KEY, cfg.DATASET.SUBSAMPLE_CLASSES) == (99, 1, "base")
     assert "CSC" in cfg.TRAINER.COOP
     assert host_dataset.template == "a photo of a {}."
