@@ -173,7 +173,10 @@ def _build(folder: Path, result: dict, names: list, device: str, precision: str,
     if not template:
         known = cfg.DATASET.NAME in DATASET_REGISTRY.registered_names()
         template = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "template", DEFAULT_TEMPLATE) if known else DEFAULT_TEMPLATE
-    return method(cfg, Task(names, template))
+    try:
+        return method(cfg, Task(names, template))
+    except (FileNotFoundError, ConnectionError) as error:
+        raise type(error)(f"{error}. This run needs {cfg.MODEL.BACKBONE.NAME}; if it lies elsewhere now, name its file (--backbone)") from error
 
 
 def _overlay(cfg, recorded: dict):

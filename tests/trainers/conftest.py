@@ -32,3 +32,24 @@ def build(data, backbone, tmp_path):
         return support.build(trainer, data, backbone, output or tmp_path / "output", *pairs)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(data, backbone, tmp_path_factory):
+    """A function that leaves the folder of a run whose learner moved, and tells its trainer: ``finished_run("TAC", "KEY", value)``; built once."""
+    made = {}
+
+    def make(name, *pairs):
+        if (name, *pairs) not in made:
+            folder = tmp_path_factory.mktemp(name) / "seed1"
+            trainer = support.build(name, data, backbone, folder, *pairs)
+            draws = torch.Generator().manual_seed(1)
+            for weight in trainer.learner.parameters() if trainer.learner is not None else ():
+                weight.data += 0.05 * torch.randn(weight.shape, generator=draws)
+            trainer.set_model_mode("eval")
+            trainer.save_model(0, str(folder))
+            trainer.write_result()
+            made[(name, *pairs)] = folder, trainer
+        return made[(name, *pairs)]
+
+    return make
