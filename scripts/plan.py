@@ -86,7 +86,8 @@ def few_shot(task: Task, methods, dataset: str, few_shots) -> list:
                     method = method._replace(epochs=FEW_SHOT_EPOCHS.get(method.trainer, {}).get(shots))
                 environment = environment_of(task._replace(shots=shots), method, dataset, "few_shot")
                 folder = str(protocols.few_shot_folder(task.output, label(dataset), shots, method.trainer, seed))
-                run = train_run(f"{method.trainer}, {label(dataset)} {shots} shot{'s' * (shots > 1)}, seed {seed}", method, dataset, seed, task.pairs, environment, folder)
+                name = f"{method.trainer}, {label(dataset)} {in_words(shots)}, seed {seed}"
+                run = train_run(name, method, dataset, seed, task.pairs, environment, folder)
                 runs.append(run._replace(guess=TEST_GUESS + method.guess * shots / protocols.SHOTS))
     return runs
 
@@ -121,6 +122,11 @@ def is_embedded(dataset: str) -> bool:
 def label(dataset: str) -> str:
     """Return a data set's name in folders; of a yaml of one's own, the file's."""
     return Path(dataset).stem
+
+
+def in_words(shots: int) -> str:
+    """Write a number of shots."""
+    return f"{shots} shot{'s' * (shots > 1)}"
 
 
 def log_of(output: str, folder: str) -> Path:

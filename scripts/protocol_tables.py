@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from base2new import harmonic_mean
-from plan import label
+from plan import in_words, label
 
 from clusterprompt import protocols, run_folder
 
@@ -54,7 +54,7 @@ class Results(NamedTuple):
                 columns = [[accuracy(protocols.few_shot_folder(self.output, label(dataset), shots, trainer, seed)) for seed in self.seeds]
                            for shots in few_shots]
                 rows.append([label(dataset), trainer, *map(cell, columns)])
-        return with_datasets([f"{shots} shot{'s' * (shots > 1)}" for shots in few_shots], rows, datasets)
+        return with_datasets(list(map(in_words, few_shots)), rows, datasets)
 
 
 def with_datasets(columns, rows, datasets) -> tuple:

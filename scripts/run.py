@@ -19,7 +19,7 @@ from pathlib import Path
 
 from base2new import CHECKOUT, default_output
 from methods import method
-from plan import Task, base2new, cross, few_shot, is_embedded
+from plan import Task, base2new, cross, few_shot, in_words, is_embedded
 from protocol_tables import Results
 from runner import carry_out, other_settings, unfinished
 from tabulate import tabulate
@@ -161,12 +161,12 @@ def tables(args) -> str:
         title = protocol.replace("_", " ")
         if protocol == "base2new":
             headers, rows = results.base2new(args.datasets, args.shots)
-            title = f"{title}, {args.shots} shots"
+            title = f"{title}, {in_words(args.shots)}"
         elif protocol == "few_shot":
             headers, rows = results.few_shot(args.datasets, args.few_shots)
         else:
             headers, rows = results.cross(args.source, targets_of(protocol, args), args.shots)
-            title = f"{title}, trained on {args.source} with {args.shots} shots"
+            title = f"{title}, trained on {args.source} with {in_words(args.shots)}"
         if protocol in ("base2new", "few_shot") and len(args.datasets) == 1:
             title += f", {args.datasets[0]}"
         parts.append(f"\n{title}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}\n")
