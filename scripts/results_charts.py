@@ -206,6 +206,14 @@ def means(by_seed: dict, name: str, inside: str = "") -> tuple:
     return at, [fmean(epochs[e]) for e in at], [min(epochs[e]) for e in at], [max(epochs[e]) for e in at]
 
 
+def epochs_below(axis, epochs: list):
+    """Mark whole epochs only."""
+    if len(set(epochs)) == 1:
+        axis.set_xticks(epochs[:1])
+    else:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+
 def names_for(table, methods) -> dict:
     """Return the names of methods as a table has them, also where its rows are of several numbers of shots."""
     names = labels_of(table)
@@ -235,7 +243,7 @@ def curves(table) -> list:
                 axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.yaxis.set_major_formatter("{x:g}")
                 axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            epochs_below(axis, [epoch for points in drawn.values() for epoch in points[0]])
             legend(figure, len(drawn), max(map(len, names.values())))
         what = "Share of training images classified rightly" if field == "accuracy" else "Loss, all terms together, which differ between methods,"
         caption = f"{what} by epoch (with the augmentations of training), mean over seeds; the shade reaches from the lowest to the highest seed."
@@ -257,7 +265,7 @@ def terms_chart(table, method, name: str, by_seed: dict, terms: list) -> Chart:
             axis.plot(epochs, middle, color=colour, marker=MARKERS[number % len(MARKERS)] if len(epochs) < 16 else "", markersize=5, label=term)
             axis.fill_between(epochs, low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set(xlabel="epoch", ylabel="term of the loss")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        epochs_below(axis, epochs)
         legend(figure, len(terms), max(map(len, terms)))
     caption = f"{name}: what its loss is the sum of, by epoch, mean over seeds; the shade reaches from the lowest to the highest seed."
     return save(figure, f"{table.protocol}_{table.data}_{name}_terms", f"Terms of the loss: {name}", caption)

@@ -84,7 +84,7 @@ class Table:
     def shared(self) -> list:
         """Return what is the same for all rows, as words."""
         same = {name: values[0] for name in ("shots", "backbone") if len(values := self.values(name)) == 1}
-        return [f"{value} shots" if name == "shots" else value for name, value in same.items()]
+        return [shots_name(value) if name == "shots" else value for name, value in same.items()]
 
     def values(self, name: str) -> list:
         """Return the values of a part of the rows' methods; zero-shot has no number of shots."""
