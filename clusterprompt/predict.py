@@ -82,7 +82,7 @@ def show(results: Iterable[Prediction], as_json: bool) -> int:
     for result in tqdm(results, unit=" images", leave=False, disable=True if sys.stdout.isatty() else None):
         if result.error:
             broken += 1
-            tqdm.write(f"error: {_printable(result.path)}: {result.error}", file=sys.stderr)
+            tqdm.write(f"error: {result.path}: {result.error}", file=sys.stderr)
         if as_json:
             print(json.dumps(as_record(result)), flush=True)
         elif not result.error:
@@ -98,10 +98,6 @@ def as_record(result: Prediction) -> dict:
         return {"path": result.path, "error": result.error}
     return {"path": result.path,
             "predictions": [{"class": name, "confidence": round(p, 6)} for name, p in zip(result.classes, result.confidences)]}
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 if __name__ == "__main__":

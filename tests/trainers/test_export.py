@@ -82,6 +82,7 @@ def test_the_lines_of_the_docs(finished_run, backbone, tmp_path, capsys, monkeyp
         warnings.simplefilter("ignore")  # CLIP's own
         exec(code, {})
     assert capsys.readouterr().out.strip() == load_run(folder).predict("cat.jpg")[0].classes[0]
+    (tmp_path / "photos").mkdir()
     names = {}
     monkeypatch.setattr("clusterprompt.load_run", lambda path: load_run(folder))
     exec(block("from clusterprompt import load_run"), names)
