@@ -8,7 +8,7 @@ from results_formats import escape_markdown, markdown_table, sections, sources
 from results_runs import is_embedded, span
 from results_tables import CONVENTIONS, INTERVALS, TITLES
 
-WARNING = ("> **A small synthetic world.** What is marked `tiny` or `Shapes` is of the embedded model (a CLIP of 1.6 M parameters, pretrained on drawings) "
+WARNING = ("> **A small synthetic world.** What is marked `tiny` or `Shapes` is of the embedded model (a CLIP of 1.7 M parameters, pretrained on drawings) "
            "or the embedded data (drawn figures). It shows that the methods do what they should, and **compares with no published number**.")
 
 
