@@ -50,7 +50,7 @@ def convert(args) -> tuple:
     source = checkpoint_file(Path(args.source).expanduser(), args.epoch)
     result = run_folder.read_result(source.parent.parent)
     state, notes = read_with_notes(source)
-    epoch, (writer, trained_on) = notes.get("epoch", "?"), origin_of(source, notes)
+    epoch, (writer, trained_on, classes) = notes.get("epoch", "?"), origin_of(source, notes)
     trainers = {cls.__name__: cls for cls in own_trainers()}
     if args.trainer and writer and writer != args.trainer:
         raise ValueError(f"--trainer {args.trainer}: {source} was written by {writer}, say the file or result.json beside it")
@@ -70,9 +70,10 @@ def convert(args) -> tuple:
     if args.safetensors and out.suffix != ".safetensors":
         out = out.with_name(out.name + ".safetensors")
     if out.suffix == ".safetensors":
-        write_safetensors(out, weights, metadata(name, epoch, trained_on, args, result))
+        write_safetensors(out, weights, metadata(name, epoch, trained_on, args.classes or classes, args, result))
     else:
-        out = write_folder(out / trainer.checkpoint_folder, source.name, weights, {"epoch": epoch, "method": name, "trained_on": trained_on})
+        out = write_folder(out / trainer.checkpoint_folder, source.name, weights, {"epoch": epoch, "method": name, "trained_on": trained_on,
+                                                                                     "classes": args.classes or list(classes)})
     return out, name, weights
 
 
@@ -112,14 +113,14 @@ def guess(folder: str, state: dict) -> str:
     return fits[0]
 
 
-def metadata(trainer: str, epoch, trained_on, args, result: dict) -> dict:
+def metadata(trainer: str, epoch, trained_on, classes, args, result: dict) -> dict:
     """Return what goes into a safetensors file beside the weights; all of it text."""
-    classes, backbone = args.classes or result.get("classnames"), args.backbone or result.get("backbone")
+    backbone = args.backbone or result.get("backbone")
     found = {"method": trainer, "epoch": str(epoch), "format": "pt", "written_by": f"clusterprompt {__version__}"}
     if trained_on:
         found["trained_on"] = json.dumps(trained_on)
     if classes:
-        found["classes"] = json.dumps(classes)
+        found["classes"] = json.dumps(list(classes))
     if backbone:
         found["backbone"] = str(backbone)
     if result.get("config"):

@@ -415,10 +415,13 @@ class PromptTrainer(TrainerX):
 
     def _load_file(self, path):
         weights, notes = read_with_notes(path)
-        method, trained_on = origin_of(path, notes)
+        method, trained_on, trained_classes = origin_of(path, notes)
         name = type(self).__name__
         if method and method != name:
             raise ValueError(f"{path} was written by {method}, not by {name}; load it with --trainer {method}, or name a run of {name}")
+        if self.tied_to_classes and trained_classes and list(trained_classes) != list(self.classnames):
+            raise ValueError(f"{path} serves no other classes than those it was trained on, {_few(trained_classes)}: {self.tied_to_classes}. "
+                             f"Here they are {_few(self.classnames)}")
         try:
             weights = learner_weights(weights, self.learner, self.clip, self.official_names, self.official_ignored, str(path))
         except ValueError as error:
@@ -437,3 +440,7 @@ class PromptTrainer(TrainerX):
     def extra_results(self) -> dict:
         """Return what a method adds to ``result.json``."""
         return {}
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"

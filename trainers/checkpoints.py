@@ -60,7 +60,7 @@ def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
 
     Returns:
         The weights, and what is said about them: perhaps ``epoch``; and in what ``clusterprompt.convert`` wrote, ``method`` and
-        perhaps ``trained_on``.
+        perhaps ``trained_on`` and ``classes``.
 
     Raises:
         ValueError: It holds no weights, or is damaged.
@@ -74,12 +74,13 @@ def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
         if not notes.get("written_by", "").startswith("clusterprompt"):
             return weights, {key: notes[key] for key in ("epoch",) if key in notes}
-        return weights, {**notes, "trained_on": json.loads(notes.get("trained_on", "null"))}
+        return weights, {**notes, **{key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}}
     checkpoint = load_checkpoint(str(path))
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds no state_dict")
-    return weights, {key: checkpoint[key] for key in ("epoch", "method", "trained_on") if key in checkpoint and weights is not checkpoint}
+    return weights, {key: checkpoint[key] for key in ("epoch", "method", "trained_on", "classes")
+                     if key in checkpoint and weights is not checkpoint}
 
 
 def new_name(name: str, renames: Renames) -> Optional[str]:

@@ -39,7 +39,7 @@ class CoOp(PromptTrainer):
     @property
     def tied_to_classes(self):
         """See :attr:`PromptTrainer.tied_to_classes`."""
-        return "each class has a context of its own (CSC)" if self.settings.CSC else ""
+        return "each class has a context of its own (CSC)" if self.settings.CSC and not self.settings.CTX_INIT else ""
 
     def build_learner(self):
         """The context starts from words, or from noise."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional
+from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
@@ -30,10 +30,12 @@ class Origin(NamedTuple):
     Attributes:
         method: Name of the trainer that wrote it; empty where neither the file nor its run's ``result.json`` says so.
         trained_on: ``{"dataset", "subsample", "shots", "seed"}``; None where it is not known.
+        classnames: Of the training, in order of the labels; empty where they are not known.
     """
 
     method: str
     trained_on: Optional[dict]
+    classnames: Sequence[str] = ()
 
 
 def origin_of(path, notes: Mapping) -> Origin:
@@ -44,7 +46,7 @@ def origin_of(path, notes: Mapping) -> Origin:
         notes: See :func:`.checkpoints.read_with_notes`.
     """
     if notes.get("method"):
-        return Origin(notes["method"], notes.get("trained_on"))
+        return Origin(notes["method"], notes.get("trained_on"), notes.get("classes") or ())
     return origin_of_run(Path(path).parent.parent)
 
 
@@ -52,7 +54,7 @@ def origin_of_run(folder) -> Origin:
     """Ask the ``result.json`` of a training run."""
     result = read_result(folder)
     own = {key: result.get(key) for key in ("dataset", "subsample", "shots", "seed")}
-    return Origin(result.get("trainer", ""), result.get("trained_on") or (own if own["dataset"] else None))
+    return Origin(result.get("trainer", ""), result.get("trained_on") or (own if own["dataset"] else None), result.get("classnames") or ())
 
 
 def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> List[str]:

@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 
+from clusterprompt import convert
 from clusterprompt.clip_patches.loading import tokenize
 from clusterprompt.trainers.averaging import WeightAverage
 from clusterprompt.trainers.base import unit
@@ -47,6 +48,29 @@ def test_class_specific_context_does_not_fit_other_classes(build, tmp_path):
     other = build("CoOp", "TRAINER.COOP.CSC", True, "TRAINER.COOP.N_CTX", 4, "DATASET.SUBSAMPLE_CLASSES", "new")
     with pytest.raises(ValueError, match=r"ctx is \(8, 4, 128\) in the file and \(7, 4, 128\) here.*class-specific"):
         other.load_model(str(tmp_path), epoch=1)
+
+
+def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_path):
+    """Catches: contexts of other classes, or of the same in another order, loaded in silence because there are as many of them."""
+    own = ("TRAINER.COOP.CSC", True, "TRAINER.COOP.N_CTX", 4)
+    trainer = build("CoOp", *own, output=tmp_path / "run")
+    trainer.save_model(0, str(tmp_path / "run"))
+    trainer.write_result()
+    record = json.loads((tmp_path / "run" / "result.json").read_text())
+    convert.main([str(tmp_path / "run"), str(tmp_path / "small")])
+    convert.main([str(tmp_path / "run"), str(tmp_path / "one.safetensors")])
+    for place in ("run", "small", "one.safetensors"):
+        trainer.load_model(str(tmp_path / place))
+
+    names = record["classnames"][::-1]
+    (tmp_path / "run" / "result.json").write_text(json.dumps({**record, "classnames": names}))
+    convert.main([str(tmp_path / "run"), str(tmp_path / "small2")])
+    convert.main([str(tmp_path / "run"), str(tmp_path / "two.safetensors")])
+    for place in ("run", "small2", "two.safetensors"):
+        with pytest.raises(ValueError, match=rf"no other classes than those it was trained on, {names[0]}.*\(8\): each class has a context"):
+            trainer.load_model(str(tmp_path / place))
+    shared = build("CoOp", *own, "TRAINER.COOP.CTX_INIT", "a photo of a", output=tmp_path / "shared")  # words are one context for all
+    assert shared.learner.ctx.dim() == 2 and not shared.tied_to_classes
 
 
 # ------------------------------------------------------------------------------------------------------------------- TAC
