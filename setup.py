@@ -53,7 +53,7 @@ setup(
     ],
     extras_require={
         "clip": ["openai-clip>=1.0.1"],
-        "test": ["pytest>=7.2"],
+        "test": ["pytest>=7.2", "pytest-xdist>=3.5"],
         "tensorboard": ["tensorboard>=2.11"],
         "data": ["gdown>=5.2"],  # what lies on Google Drive, such as CoOp's split files
         "pictures": ["matplotlib>=3.6"],

@@ -3,8 +3,10 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 cd "$CHECKOUT"
-if ! "$PYTHON" -c "import pytest" 2>/dev/null; then
+if ! "$PYTHON" -c "import pytest, xdist" 2>/dev/null; then
   echo "Installing pytest"
-  "$PYTHON" -m pip install -q "pytest>=7.2"
+  "$PYTHON" -m pip install -q "pytest>=7.2" "pytest-xdist>=3.5"
 fi
-exec "$PYTHON" -m pytest -q tests "$@"
+# One process a core, at most four: each holds torch. A file's tests stay together, since they share what they set up.
+PROCESSES="$("$PYTHON" -c "import os; print(min(4, os.cpu_count() or 1))")"
+exec "$PYTHON" -m pytest -q --numprocesses "$PROCESSES" --dist loadfile tests "$@"
