@@ -77,8 +77,7 @@ def run_halves(train, args, passed_on) -> tuple:
 
     # What a new training run replaces, an older test of it must not survive.
     again = ["--overwrite"] if args.overwrite or trained is not None or run_folder.is_older(new_folder, base_folder) else []
-    if run_folder.holds_models(base_folder):
-        new = ["--model-dir", base_folder, *new]
+    new = ["--model-dir", base_folder, *new]  # also where its checkpoints are gone: an untrained model must not be tested instead
     refuse_other_settings(train, [*again, *new], bool(again))
     train.main([*again, *new])
     return tuple(run_folder.read_result(folder)["accuracy"] for folder in (base_folder, new_folder))

@@ -175,6 +175,12 @@ def test_base_to_new(base2new, parser, world, capsys):
     call(base2new, "--overwrite")
     assert all((folder / "result.json").stat().st_mtime_ns > old for folder, old in zip((base, new), before))
 
+    shutil.rmtree(base / "prompt_learner")
+    shutil.rmtree(new)
+    with pytest.raises(SystemExit) as stop:  # an untrained model would be tested in its place
+        call(base2new)
+    assert stop.value.code == 2 and "has no folder prompt_learner/ to load from" in capsys.readouterr().err and not new.exists()
+
 
 def test_other_settings_are_not_passed_off(base2new, world, monkeypatch, capsys):
     """Catches: the numbers of one epoch printed as those of two."""
