@@ -95,6 +95,8 @@ def parse_args(argv: list):
         parser.error("--shots takes numbers from 1 on, and --jobs from 0 on")
     if args.targets:
         args.protocol = [name for name in args.protocol if name not in protocols.TARGETS or targets_of(name, args)]
+        if not args.protocol:
+            parser.error(f"--targets {' '.join(args.targets)}: no protocol that was asked for tests on these; see docs/protocols.md, or say --protocol all")
     return args
 
 

@@ -129,6 +129,7 @@ def test_targets(run, words, protocols, targets):
     (["--trainers", "TAC", "--datasets", "shape"], "no data set 'shape'; there are"),
     (["--trainers", "TAC", "--datasets", "own.yaml"], "no such file: own.yaml"),
     (["--trainers", "TAC", "--targets", "imagenet_v2"], "no data set 'imagenet_v2'"),
+    (["--trainers", "TAC", "--protocol", "domain_generalisation", "--targets", "shapes_counts"], "no protocol that was asked for tests on these"),
     (["--trainers", "TAC", "--shots", "4"], "--shots is for few_shot"),
     (["--trainers", "TAC", "TRAINER.TAC.N_CENTRES", "4"], "unknown config key 'TRAINER.TAC.N_CENTRES'. Did you mean 'TRAINER.TAC.N_CENTERS'"),
     (["--trainers", "TAC", "OPTIM.LR"], "pairs"),
@@ -311,6 +312,13 @@ def test_numbers_of_tables(run, tmp_path):
     assert rows[0][:4] == ["a", "X", "61.5 +- 0.5", "40.0 +- 0.0"]
     assert rows[1][2:] == ["81.5 +- 0.5", "40.0 +- 0.0 (1 of 2)", "53.6 +- 0.0 (1 of 2)"]
     assert rows[2] == ["average", "X", "71.5 +- 0.5", "40.0 +- 0.0 (1 of 2)", "51.2 +- 0.0 (1 of 2)"]  # of 71 and 40
+
+
+def test_a_run_without_accuracy(run):
+    """Catches: TEST.NO_TEST ends the runner, and with it all other runs."""
+    (only,) = plan_of(run, "--protocol", "few_shot", "--trainers", "CoOp", "--seeds", "1", "--shots", "1")["few_shot"]
+    write_result(only.folders[0], None)
+    assert only.numbers() == "finished, not tested"
 
 
 # ------------------------------------------------------------------ real runs
