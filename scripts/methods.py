@@ -6,20 +6,20 @@ from typing import NamedTuple, Optional
 from base2new import EMBEDDED
 
 # On the embedded data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the yaml's epochs, but no
-# more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves along: its mean lies at 3/4.
+# more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves along: its mean lies at about 3/4.
 EPOCHS = {
     "ZeroshotCLIP": (None, 12),
-    "CoOp": (50, 62),
-    "KgCoOp": (50, 47),
-    "ProGrad": (50, 64),
-    "TCP": (50, 60),
-    "CoCoOp": (4, 50),
+    "CoOp": (25, 45),
+    "KgCoOp": (25, 38),
+    "ProGrad": (25, 48),
+    "TCP": (25, 45),
+    "CoCoOp": (3, 60),
     "VPT": (5, 26),
     "IVLP": (5, 32),
     "MaPLe": (5, 33),
-    "PromptSRC": (8, 56, "TRAINER.PROMPTSRC.GPA_MEAN", "6"),
-    "TAC": (5, 56),
-    "AttriPrompt": (4, 50),
+    "PromptSRC": (6, 50, "TRAINER.PROMPTSRC.GPA_MEAN", "5"),
+    "TAC": (5, 62),
+    "AttriPrompt": (4, 60),
 }
 OTHERS = (5, 40)  # a method that is not in the list
 
