@@ -115,5 +115,5 @@ def _is_model_folder(entry: Path) -> bool:
 
 def _is_ours(entry: Path) -> bool:
     if entry.is_dir():
-        return _is_model_folder(entry) or entry.name in ("tensorboard", "wandb")
+        return _is_model_folder(entry) or entry.name in ("tensorboard", "wandb", "pictures")
     return any(fnmatch(entry.name, pattern) for pattern in WRITTEN_FILES)

@@ -9,4 +9,4 @@ if ! "$PYTHON" -c "import pytest, xdist" 2>/dev/null; then
 fi
 # One process a core, at most four: each holds torch. A file's tests stay together, since they share what they set up.
 PROCESSES="$("$PYTHON" -c "import os; print(min(4, os.cpu_count() or 1))")"
-exec "$PYTHON" -m pytest -q --numprocesses "$PROCESSES" --dist loadfile tests "$@"
+exec "$PYTHON" -m pytest -q --numprocesses "$PROCESSES" --dist loadfile "$@"
