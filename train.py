@@ -222,6 +222,10 @@ def plan_output(args, cfg) -> str:
         if changed:
             raise ValueError(f"--resume: the run in {folder} has other settings: {'; '.join(changed[:8])}. Use its own, or --overwrite.")
         return "resume"
+    if isinstance(args.resume, str) and not args.eval_only:
+        changed = run_folder.changed_settings(run_folder.read_result(args.resume), cfg)
+        if changed:
+            raise ValueError(f"--resume: the run in {args.resume} has other settings: {'; '.join(changed[:8])}. Use its own.")
     if args.resume is True and not args.eval_only:
         print(f"Nothing to resume in {folder}: starting from the beginning.")
     return "start"

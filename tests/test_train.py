@@ -206,10 +206,12 @@ def test_resume_equals_an_uninterrupted_run(train, command, interrupted):
 
 
 def test_resume_from_another_folder(train, command, interrupted, capsys):
-    """Catches: --resume DIR ignored, or a wrong DIR that silently starts from the beginning."""
+    """Catches: --resume DIR ignored, a wrong DIR that silently starts from the beginning, a run of other settings or data gone on with."""
     resumed = train.main(command("TRAIN.CHECKPOINT_FREQ", "1", "--resume", "out", epochs="3", out="copy"))
     assert resumed.start_epoch == 2 and [entry["epoch"] for entry in result("copy")["history"]] == [1, 2, 3]
     assert "no such folder" in fails(train, capsys, command("--resume", "nowhere", out="third"))
+    other = command("--resume", "out", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.LR", "0.1", epochs="3", out="third")
+    assert "other settings: OPTIM.LR" in fails(train, capsys, other)
 
 
 def test_resume_with_nothing_to_resume(train, command, capsys):
