@@ -14,8 +14,9 @@ from clusterprompt.run_folder import LOCAL_SETTINGS
 
 LAYOUT = re.compile(
     r"(?P<root>.*/)?(?P<kind>base2new|xd|few_shot)(?:/(?P<step>train_base|test_new|train|test))?"
-    r"/[^/]+/shots_-?\d+/[^/]+/(?P<cfg>[^/]+)/seed[^/]+"
+    r"/(?P<data>[^/]+)/shots_-?\d+/[^/]+/(?P<cfg>[^/]+)/seed[^/]+"
 )
+OWN_IMAGES = ("ImageFolder", "ImageCSV")  # classes of any number of data sets: the folder of a run, named after its yaml, tells them apart
 TRANSFER = ("cross_dataset", "domain_generalisation")  # one trained model serves both
 # As in the papers' tables: by year. Others follow in alphabetical order.
 METHODS = ("ZeroshotCLIP", "CoOp", "CoCoOp", "ProGrad", "KgCoOp", "VPT", "IVLP", "MaPLe", "PromptSRC", "TCP", "TAC", "AttriPrompt")
@@ -47,7 +48,7 @@ class Run(NamedTuple):
     """A finished run in one protocol.
 
     Attributes:
-        dataset: What it was tested on, as the data set's class is called.
+        dataset: What it was tested on, as the data set's class is called; of own images, the folder's name.
         source: What it was trained on, by the same name; ``dataset`` for zero-shot runs outside transfer.
         part: "base", "new" or "all".
         result: What result.json says.
@@ -152,7 +153,8 @@ def place(results: dict, folder: Path, notes: list) -> list:
         kind = layout["kind"] if layout else ""
         shots, seed = (on[1], on[2]) if on else (0, result["seed"])
         method = Method(result["trainer"], result["backbone"], layout["cfg"] if layout else "", shots, below(layout, folder))
-        elsewhere = on is not None and key(on[0]) != key(dataset)
+        own = layout["data"] if layout and dataset in OWN_IMAGES else ""
+        elsewhere = on is not None and (key(on[0]) != key(dataset) or bool(own) and layout["step"] == "test")
         if part in ("base", "new") and not elsewhere:
             found = [("base2new", dataset)]
         elif part != "all":
@@ -176,7 +178,12 @@ def place(results: dict, folder: Path, notes: list) -> list:
         if not found or (on and classes not in ("", "all" if part == "all" else "base")):
             notes.append(f"Left out, of no known protocol (trained on {classes or 'unknown'} classes, tested on {part}): {path}")
             continue
-        runs += [Run(path, protocol, method, dataset, source, part, seed, result) for protocol, source in found]
+        for protocol, source in found:
+            if own and protocol not in TRANSFER:
+                dataset = source = own
+            elif own and elsewhere:  # as a source it keeps its class's name, the only one that its tests know
+                dataset = own
+            runs.append(Run(path, protocol, method, dataset, source, part, seed, result))
     return runs
 
 

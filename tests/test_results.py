@@ -129,6 +129,22 @@ def test_targets_go_by_content(rows, tmp_path):
     assert {(row["protocol"], row["trainer"]) for row in rows()} == {("domain_generalisation", "TAC"), ("few_shot", "CoOp")}
 
 
+def test_own_images_are_several_data_sets(lines, rows, tmp_path):
+    """Catches: all own images taken for one data set, as their class has one name: the base half of one beside the new half of another."""
+    for name, halves in (("birds", (90.0, 70.0)), ("cars", (60.0, 30.0))):
+        for part, step, accuracy in zip(("base", "new"), ("train_base", "test_new"), halves):
+            folder = tmp_path / "base2new" / step / name / "shots_16" / "TAC" / "basetonovel" / "seed1"
+            made_runs.write(folder, made_runs.record("TAC", "ImageFolder", part, 1, accuracy))
+    found = lines()
+    assert {(data, column): float(row["mean"]) for (data, column, *_), row in found.items() if data != "average" and column in ("base", "new")} == {
+        ("birds", "base"): 90, ("birds", "new"): 70, ("cars", "base"): 60, ("cars", "new"): 30}
+    for step, name, accuracy in (("train", "birds", 80.0), ("test", "cars", 40.0), ("test", "cats", 20.0)):
+        folder = tmp_path / "xd" / step / name / "shots_16" / "TAC" / "crossdatasets" / "seed1"
+        made_runs.write(folder, made_runs.record("TAC", "ImageFolder", "all", 1, accuracy))
+    assert {row["column"]: float(row["mean"]) for row in rows() if row["protocol"] == "cross_dataset"} == {
+        "ImageFolder": 80, "cars": 40, "cats": 20, "average": 30}
+
+
 def test_unknown_origin(lines, tmp_path):
     """Catches: an official checkpoint, whose training set is not known, counted as zero-shot or few-shot; a model trained on all classes as base-to-new."""
     made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
