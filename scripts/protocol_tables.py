@@ -28,7 +28,7 @@ class Results(NamedTuple):
         for dataset in datasets:
             for trainer in self.trainers:
                 folders = [protocols.base2new_folders(self.output, label(dataset), shots, trainer, seed) for seed in self.seeds]
-                halves[trainer, dataset] = [[accuracy(folder) for folder in half] for half in zip(*folders)]
+                halves[trainer, dataset] = [accuracy(base) for base, _ in folders], [accuracy(new, base) for base, new in folders]
                 rows.append([label(dataset), trainer, *base_new_hm(*halves[trainer, dataset])])
         for trainer in self.trainers * (len(datasets) > 1):
             per_half = [[mean(values) for values in zip(*(halves[trainer, dataset][half] for dataset in datasets))] for half in (0, 1)]
@@ -39,8 +39,9 @@ class Results(NamedTuple):
         """Return headers and rows: the source, the targets, and the average of the targets."""
         rows = []
         for trainer in self.trainers:
-            source_row = [accuracy(protocols.xd_train_folder(self.output, label(source), shots, trainer, seed)) for seed in self.seeds]
-            columns = [[accuracy(protocols.xd_test_folder(self.output, label(target), shots, trainer, seed)) for seed in self.seeds]
+            trained = {seed: protocols.xd_train_folder(self.output, label(source), shots, trainer, seed) for seed in self.seeds}
+            source_row = [accuracy(folder) for folder in trained.values()]
+            columns = [[accuracy(protocols.xd_test_folder(self.output, label(target), shots, trainer, seed), folder) for seed, folder in trained.items()]
                        for target in targets]
             average = [[mean(values) for values in zip(*columns)]] * (len(targets) > 1)
             rows.append([trainer, *map(cell, [source_row, *columns, *average])])
@@ -69,8 +70,10 @@ def base_new_hm(base, new) -> list:
     return [cell(values) for values in (base, new, hm)]
 
 
-def accuracy(folder):
-    """Return the accuracy of a finished run; None if there is none."""
+def accuracy(folder, trained=None):
+    """Return the accuracy of a finished run; None if there is none, or it is a test older than the run that trained its model."""
+    if trained is not None and run_folder.is_older(folder, trained):
+        return None
     result = run_folder.read_result(folder)
     return result.get("accuracy") if result.get("status") == "finished" else None
 

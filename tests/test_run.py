@@ -314,6 +314,19 @@ def test_numbers_of_tables(run, tmp_path):
     assert rows[2] == ["average", "X", "71.5 +- 0.5", "40.0 +- 0.0 (1 of 2)", "51.2 +- 0.0 (1 of 2)"]  # of 71 and 40
 
 
+def test_tests_of_a_model_that_is_no_more(run, tmp_path):
+    """Catches: a model trained anew whose test fails, beside it in the table the test of the old one."""
+    from protocol_tables import Results
+
+    for folders in (run.protocols.base2new_folders(tmp_path, "a", 16, "X", 1),
+                    (run.protocols.xd_train_folder(tmp_path, "a", 16, "X", 1), run.protocols.xd_test_folder(tmp_path, "b", 16, "X", 1))):
+        for folder in folders:
+            write_result(folder, 60.0)
+        os.utime(folders[1] / "result.json", (1, 1))
+    results = Results(tmp_path, ["X"], [1])
+    assert results.base2new(["a"], 16)[1] == [["X", "60.0 +- 0.0", "-", "-"]] and results.cross("a", ["b"], 16)[1] == [["X", "60.0 +- 0.0", "-"]]
+
+
 def test_a_run_without_accuracy(run):
     """Catches: TEST.NO_TEST ends the runner, and with it all other runs."""
     (only,) = plan_of(run, "--protocol", "few_shot", "--trainers", "CoOp", "--seeds", "1", "--shots", "1")["few_shot"]
