@@ -405,12 +405,14 @@ class PromptTrainer(TrainerX):
 
         Raises:
             FileNotFoundError: No such checkpoint.
-            ValueError: It does not fit this method or its settings.
+            ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; an epoch of a single file.
         """
         if not directory or self.learner is None:
             print("No checkpoint is loaded: " + ("no folder is given" if self.learner is not None else "nothing is learned"))
             return
         is_file = str(directory).endswith(".safetensors")
+        if is_file and epoch is not None:
+            raise ValueError(f"{directory} is a single file: epoch {epoch} cannot be chosen from it. Leave out --load-epoch, or name the run's folder")
         self._load_file(directory if is_file else find_checkpoint(directory, self.checkpoint_folder, epoch))
 
     def _load_file(self, path):

@@ -82,6 +82,8 @@ def test_trained_on(build, tmp_path):
         other.trained_on = None
         other.load_model(str(tmp_path / place))
         assert other.trained_on == own
+    with pytest.raises(ValueError, match="epoch 7 cannot be chosen"):
+        other.load_model(str(tmp_path / "one.safetensors"), epoch=7)
 
     old = result(tmp_path / "run")
     del old["trained_on"], old["history"]
