@@ -65,7 +65,7 @@ def read_table(path: str) -> list:
     The separator is the one of comma, semicolon and tab that the header holds most of: spreadsheets of other languages write semicolons.
 
     Raises:
-        ValueError: It is not UTF-8, has no row, lacks a column, or a row has no path, no label or too many fields.
+        ValueError: It is not UTF-8, has no row, lacks a column or has it twice, or a row has no path, no label or too many fields.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -79,6 +79,9 @@ def read_table(path: str) -> list:
     if lacking:
         raise ValueError(f"{path}: the first line should name the columns path, label and perhaps split; it lacks {' and '.join(lacking)}: "
                          f"{header.strip()!r}.")
+    double = [name for name in ("path", "label", "split") if reader.fieldnames.count(name) > 1]
+    if double:
+        raise ValueError(f"{path}: the first line names the column {double[0]} more than once (capitals do not count): {header.strip()!r}. Rename the others.")
     rows = []
     while row := _next(reader, path):
         if None in row:

@@ -424,6 +424,7 @@ def test_table_with_split(birds, load, tmp_path):
 @pytest.mark.parametrize("text, message", [
     ("", "columns path, label"),
     ("file,label\na.jpg,x\n", "lacks path: 'file,label'"),
+    ("path,label,Label\na.jpg,x,3\n", "the column label more than once"),
     ("path,label\n", "lists no image"),
     ("path,label\nA/photo 0.jpg,A\nA/photo 1.jpg,A\nA/photo 2.jpg,A\n", "only one class in .*, 'A'"),
     ("path,label\nA/photo 0.jpg,A\nA/none.jpg,A\n", r"1 of 2 images do not exist: A/none.jpg \(line 3\)"),
