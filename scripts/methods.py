@@ -9,15 +9,15 @@ from base2new import EMBEDDED
 # more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves along: its mean lies at about 3/4.
 EPOCHS = {
     "ZeroshotCLIP": (None, 12),
-    "CoOp": (25, 45),
-    "KgCoOp": (25, 38),
-    "ProGrad": (25, 48),
-    "TCP": (25, 45),
-    "CoCoOp": (3, 60),
+    "CoOp": (20, 42),
+    "KgCoOp": (20, 32),
+    "ProGrad": (20, 42),
+    "TCP": (20, 40),
+    "CoCoOp": (2, 50),
     "VPT": (5, 26),
     "IVLP": (5, 32),
     "MaPLe": (5, 33),
-    "PromptSRC": (6, 50, "TRAINER.PROMPTSRC.GPA_MEAN", "5"),
+    "PromptSRC": (5, 45, "TRAINER.PROMPTSRC.GPA_MEAN", "4"),
     "TAC": (5, 62),
     "AttriPrompt": (4, 60),
 }
