@@ -118,6 +118,8 @@ def run(args):
         print(environment(cfg))
         trainer = build_trainer(cfg)
         if args.eval_only:
+            if not args.model_dir and not cfg.MODEL.INIT_WEIGHTS and getattr(trainer, "learner", None) is not None:
+                raise ValueError(f"--eval-only: {cfg.TRAINER.NAME} has to be trained first; name the run to evaluate: --model-dir <its --output-dir>.")
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
     finally:
         sys.stdout = console

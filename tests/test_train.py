@@ -292,6 +292,7 @@ def test_a_failed_start_does_not_block_the_next(train, command, capsys):
         (["DATASET.SUBSAMPLE_CLASSES", "old"], "allowed are all, base, new"),
         (["--resume", "--overwrite"], "give one of them"),
         (["--eval-only", "--model-dir", "nowhere"], "nowhere"),
+        (["--eval-only"], "CoOp has to be trained first; name the run to evaluate: --model-dir"),
     ],
 )
 def test_bad_input(train, command, capsys, words, message):
