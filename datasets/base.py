@@ -93,6 +93,9 @@ class PromptDataset(DatasetBase):
 
         if not self.test_only:
             train, val, test = subsample_classes(train, test if val is None else val, test, subsample=subsample)
+            if not test:
+                name = type(self).__name__
+                raise ValueError(f"{name}: no class of DATASET.SUBSAMPLE_CLASSES {subsample} has a test image in {self.dataset_dir}.")
         super().__init__(train_x=only_datums(train), val=val and only_datums(val), test=only_datums(test))
 
     def prepare(self, root_dir: str):

@@ -128,6 +128,17 @@ def test_halves(caltech_root, cfg_for):
     assert {item.label for item in new.test} == {item.label for item in new.val} == {0, 1}
 
 
+def test_a_half_without_test_images(own_caltech_root, cfg_for):
+    """Catches: hours of training before a test without images ends in a traceback."""
+    path = own_caltech_root / "caltech-101" / "split_zhou_Caltech101.json"
+    split = read_split(own_caltech_root)
+    split["test"] = [row for row in split["test"] if row[1] < 3]
+    path.write_text(json.dumps(split))
+    assert len(Caltech101(cfg_for(own_caltech_root, subsample="base")).test) == 9
+    with pytest.raises(ValueError, match="no class of DATASET.SUBSAMPLE_CLASSES new has a test image"):
+        Caltech101(cfg_for(own_caltech_root, subsample="new"))
+
+
 def test_unknown_half(cfg_for):
     """Catches: a misspelt SUBSAMPLE_CLASSES that silently means something else."""
     with pytest.raises(ValueError, match="'novel'; allowed are all, base, new"):
