@@ -42,7 +42,7 @@ def main(argv=None) -> dict:
     """Run both halves and print base, new and their harmonic mean.
 
     Returns:
-        ``{"base": ..., "new": ..., "hm": ...}`` in percent.
+        ``{"base": ..., "new": ..., "hm": ...}`` in percent; None what was not tested.
 
     Raises:
         SystemExit: Code 2, after a message, if a run cannot start.
@@ -61,9 +61,9 @@ def main(argv=None) -> dict:
         if isinstance(stop.__cause__, (FileNotFoundError, ConnectionError)) and not args.dataset.startswith(EMBEDDED):
             print(f"No data or weights at hand? This needs neither: bash {door(args.trainer)} {EMBEDDED} 1", file=sys.stderr)
         raise
-    hm = harmonic_mean(base, new)
+    hm = None if None in (base, new) else harmonic_mean(base, new)  # no base accuracy with TEST.NO_TEST
     row = [args.trainer, Path(args.dataset).stem, args.seed, base, new, hm]
-    print(tabulate([row], headers=["trainer", "dataset", "seed", "base", "new", "HM"], floatfmt=".2f"))
+    print(tabulate([row], headers=["trainer", "dataset", "seed", "base", "new", "HM"], floatfmt=".2f", missingval="-"))
     return {"base": base, "new": new, "hm": hm}
 
 

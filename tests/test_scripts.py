@@ -197,6 +197,14 @@ def test_a_method_that_learns_nothing(base2new, world):
     assert set(call(base2new, trainer="ZeroshotCLIP")) == {"base", "new", "hm"}
 
 
+def test_a_base_half_that_is_not_tested(base2new, world, capsys):
+    """Catches: a traceback after the training, for want of one of the two accuracies."""
+    scores = call(base2new, "TEST.NO_TEST", "True")
+    assert scores["base"] is scores["hm"] is None and scores["new"] >= 0
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[3] == row[5] == "-"
+
+
 def test_missing_data_and_weights(base2new, world, monkeypatch, capsys, tmp_path):
     """Catches: a newcomer without data or weights who is not told what works without."""
     for key, value in (("DATA", tmp_path / "none"), ("BACKBONE", tmp_path / "none.pt")):
