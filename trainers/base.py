@@ -317,7 +317,9 @@ class PromptTrainer(TrainerX):
     def after_train(self):
         """Test and write the finished record."""
         self.seconds["train"] = time.time() - self._began
-        self.seconds_per_epoch = self.seconds["train"] / max(1, self.max_epoch - self.start_epoch)  # a resumed run did not do all
+        here = self.max_epoch - self.start_epoch  # a resumed run did not do all, and none if it was stopped in its final test
+        earlier = [entry["seconds"] for entry in self.history]
+        self.seconds_per_epoch = self.seconds["train"] / here if here else sum(earlier) / max(1, len(earlier))
         super().after_train()
         self.status = "finished"
         self.write_result()
