@@ -52,7 +52,7 @@ class Predictions:
             return
         root = os.path.join(os.path.abspath(os.path.expanduser(os.path.expandvars(root))), "")
         rows = zip(self.paths, torch.cat(self._labels).tolist(), torch.cat(self._predicted).tolist(), torch.cat(self._confidence).tolist())
-        with open(path + ".tmp", "w", encoding="utf-8", newline="") as file:
+        with open(path + ".tmp", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # names are bytes
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             for image, label, predicted, confidence in rows:

@@ -1,6 +1,7 @@
 """What a run leaves behind: result.json's history and origin, predictions.csv, Weights & Biases."""
 import csv
 import json
+import os
 import sys
 import types
 
@@ -10,6 +11,7 @@ from test_convert import write_official
 from test_golden import start
 
 from clusterprompt import convert
+from clusterprompt.trainers.predictions import Predictions
 
 
 def result(folder):
@@ -180,12 +182,28 @@ def test_wandb_only_when_asked(build, monkeypatch):
         build("CoOp", "TRAIN.WANDB", "prompts")
 
 
+def test_file_names_that_are_not_utf8(tmp_path):
+    """Catches: a finished run lost to one image of an old archive."""
+    seen = Predictions()
+    seen.add_images(torch.tensor([0]), [os.fsdecode(b"/data/caf\xe9.jpg")])
+    seen.add_logits(torch.eye(1))
+    seen.write(str(tmp_path / "predictions.csv"), "/data")
+    assert b"\ncaf\xe9.jpg,0,0,1.000000\n" in (tmp_path / "predictions.csv").read_bytes()
+
+
+def test_seconds_of_an_epoch_after_a_lost_test(build, tmp_path):
+    """Catches: a run stopped in its final test that, resumed, took no time."""
+    build("CoOp", output=tmp_path).train()
+    record = result(tmp_path)
+    record["history"] = [{**entry, "seconds": seconds} for entry, seconds in zip(record["history"], (30.0, 50.0))]
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    resumed = build("CoOp", "RESUME", str(tmp_path), output=tmp_path)
+    resumed.train()
+    assert resumed.start_epoch == resumed.max_epoch == 2 and result(tmp_path)["seconds_per_epoch"] == 40.0
+
+
 def test_classes_that_share_a_name():
     """Catches: an accuracy lost because two classes have one name, as ImageNet's missiles do."""
-    import torch
-
-    from clusterprompt.trainers.predictions import Predictions
-
     seen = Predictions()
     seen.add_images(torch.tensor([0, 1, 2]), [])
     seen.add_logits(torch.eye(3)[[0, 2, 2]])
