@@ -16,7 +16,7 @@ import re
 import numpy as np
 from base2new import CHECKOUT
 from comparison import Comparison
-from methods import Method
+from methods import Method, check_environment
 from runner import carry_out
 from tabulate import tabulate
 
@@ -79,6 +79,7 @@ def parse_args(argv):
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="some variants by name; default all")
     parser.add_argument("--fresh", action="store_true", help="run everything again")
     args, args.pairs = parser.parse_known_args(argv)
+    check_environment(parser)
     unknown = [name for name in args.only or [] if name not in VARIANTS[args.method]]
     if unknown:
         parser.error(f"{args.method} has no variant {', '.join(map(repr, unknown))}; there are {', '.join(VARIANTS[args.method])}")

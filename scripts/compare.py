@@ -15,7 +15,7 @@ import sys
 
 from base2new import CHECKOUT, EMBEDDED
 from comparison import Comparison, shown
-from methods import method
+from methods import check_environment, method
 from tabulate import tabulate
 
 from clusterprompt import dassl_compat, registration
@@ -60,6 +60,7 @@ def parse_args(argv):
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--fresh", action="store_true", help="run everything again")
     args = parser.parse_args(argv)
+    check_environment(parser)
     if not (CHECKOUT / "configs" / "datasets" / f"{args.dataset}.yaml").is_file():
         there = sorted(path.stem for path in (CHECKOUT / "configs" / "datasets").glob("*.yaml"))
         parser.error(f"no data set {args.dataset!r}; there are {', '.join(there)}")

@@ -1,6 +1,7 @@
 """How a method is run: with the settings of its yaml; on the embedded data sets, whatever the protocol, for fewer epochs and in fp32."""
 
 import os
+import re
 from typing import NamedTuple, Optional
 
 from base2new import EMBEDDED
@@ -38,6 +39,13 @@ class Method(NamedTuple):
     epochs: Optional[int]
     guess: float
     settings: tuple = ()
+
+
+def check_environment(parser):
+    """End with a parser's message if the environment's SHOTS or EPOCHS is no number from 1 on."""
+    for name in ("SHOTS", "EPOCHS"):
+        if os.environ.get(name) and not re.fullmatch("[1-9][0-9]*", os.environ[name]):
+            parser.error(f"the environment's {name} is {os.environ[name]!r}; it takes a number from 1 on")
 
 
 def method(cls, dataset: str) -> Method:

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from base2new import CHECKOUT, default_output
-from methods import method
+from methods import check_environment, method
 from plan import Task, base2new, cross, few_shot, in_words, is_embedded
 from protocol_tables import Results
 from runner import carry_out, other_settings, unfinished
@@ -86,9 +86,7 @@ def parse_args(argv: list):
         check_dataset(parser, name)
     if args.shots and "few_shot" not in args.protocol:
         parser.error("--shots is for few_shot; the other protocols take the environment's: SHOTS=4 python scripts/run.py ...")
-    for name in ("SHOTS", "EPOCHS"):
-        if os.environ.get(name) and not re.fullmatch("[1-9][0-9]*", os.environ[name]):
-            parser.error(f"the environment's {name} is {os.environ[name]!r}; it takes a number from 1 on")
+    check_environment(parser)
     args.few_shots = list(dict.fromkeys(args.shots or ([int(os.environ["SHOTS"])] if os.environ.get("SHOTS") else protocols.FEW_SHOTS)))
     args.shots = int(os.environ.get("SHOTS") or protocols.SHOTS)
     if min(args.few_shots) < 1 or args.jobs < 0:

@@ -79,6 +79,14 @@ def test_bad_arguments(ablation, argv, message, capsys):
     assert stop.value.code == 2 and re.search(message, capsys.readouterr().err)
 
 
+def test_bad_environment(ablation, monkeypatch, capsys):
+    """Catches: a traceback for EPOCHS=two."""
+    monkeypatch.setenv("EPOCHS", "two")
+    with pytest.raises(SystemExit) as stop:
+        ablation.parse_args(["TAC", "shapes"])
+    assert stop.value.code == 2 and "EPOCHS is 'two'" in capsys.readouterr().err
+
+
 def test_failing_run_is_shown(ablation, tmp_path, monkeypatch, capsys):
     """Catches: a table of what is left, or silence, when a run fails."""
     monkeypatch.setenv("OUTPUT", str(tmp_path))

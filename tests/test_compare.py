@@ -117,6 +117,15 @@ def test_what_does_not_exist(compare, words, message, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["SHOTS", "EPOCHS"])
+def test_bad_environment(compare, monkeypatch, capsys, name):
+    """Catches: a traceback for SHOTS=two."""
+    monkeypatch.setenv(name, "two")
+    with pytest.raises(SystemExit) as stop:
+        compare.main(["shapes"])
+    assert stop.value.code == 2 and f"{name} is 'two'" in capsys.readouterr().err
+
+
 def test_best_is_bold(compare):
     """Catches: a tie of which one is marked, or a best value of one column marked in another."""
     row = {"parameters": 1, "s/epoch": 1.0, "peak MB": 1.0}
