@@ -64,7 +64,7 @@ def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> List[str]:
 
     folders = {where for _, where, _, _ in SIGNS}
     fits = [name for name, where, has, has_not in SIGNS if folder in (where, *({folder} - folders)) and holds(has) and not holds(has_not)]
-    if set(fits) == {"CoCoOp", "TCP"}:  # the meta-net of one answers with a token, the other's with as many as the context has
+    if set(fits) == {"CoCoOp", "TCP"} and "ctx" in state:  # the meta-net of one answers with a token, the other's with as many as the context has
         one_token = state["meta_net.linear2.weight"].shape[0] == state["ctx"].shape[-1]
         fits = ["CoCoOp" if one_token else "TCP"]
     return fits
