@@ -30,11 +30,14 @@ def versions() -> dict:
 
 def commit() -> str:
     """Return the checkout's commit, with ``+`` when files differ from it; empty outside a git checkout."""
+    here = Path(__file__).resolve().parent.parent
+
     def git(*args: str) -> str:
-        here = str(Path(__file__).resolve().parent.parent)
-        return subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:  # installed, in an environment inside another project's checkout
+            return ""
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -2,6 +2,8 @@
 import csv
 import json
 import os
+import shutil
+import subprocess
 import sys
 import types
 
@@ -10,7 +12,8 @@ import torch
 from test_convert import write_official
 from test_golden import start
 
-from clusterprompt import convert
+from clusterprompt import convert, measure
+from clusterprompt.trainers.origin import methods_by_names
 from clusterprompt.trainers.predictions import Predictions
 
 
@@ -180,6 +183,23 @@ def test_wandb_only_when_asked(build, monkeypatch):
     build("CoOp").test()
     with pytest.raises(ValueError, match="TRAIN.WANDB is 'prompts'.*pip install wandb"):
         build("CoOp", "TRAIN.WANDB", "prompts")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_commit_of_another_project(tmp_path, monkeypatch):
+    """Catches: the commit of the project in whose virtual environment we are installed, recorded as ours."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*git, *words], check=True)
+    for folder, expected in ((tmp_path, 40), (tmp_path / "venv" / "site-packages", 0)):
+        (folder / "clusterprompt").mkdir(parents=True)
+        monkeypatch.setattr(measure, "__file__", str(folder / "clusterprompt" / "measure.py"))
+        assert len(measure.commit()) == expected
+
+
+def test_a_meta_net_without_context():
+    """Catches: a KeyError for a file that is neither CoCoOp's nor TCP's."""
+    assert set(methods_by_names("prompt_learner", {"meta_net.linear2.weight": torch.zeros(2, 2)})) == {"CoCoOp", "TCP"}
 
 
 def test_file_names_that_are_not_utf8(tmp_path):
