@@ -10,6 +10,7 @@ from results_runs import TRANSFER, Method, differing_settings, is_embedded, key,
 from scipy.special import stdtrit  # Student's t; scipy.stats takes seconds to import
 
 from clusterprompt import protocols
+from clusterprompt.run_folder import is_older
 
 TITLES = {
     "base2new": "Base to new",
@@ -325,6 +326,9 @@ def notes_of(runs: list, rows: list) -> list:
         mixed = differing_settings(group)
         if mixed:
             notes.append(f"Mixed settings, {shown(method)} on {dataset}: {'; '.join(mixed)}.")
+    old = outdated(runs)
+    if old:
+        notes.append(f"Tests of models that have been trained anew since, to be run again: {'; '.join(old)}.")
     samples, sizes = defaultdict(set), defaultdict(set)
     for run in runs:
         digest = run.result.get("fewshot_digest")
@@ -340,6 +344,15 @@ def notes_of(runs: list, rows: list) -> list:
         if len(numbers) > 1:
             notes.append(f"Tests were of different numbers of images: {dataset}, {part} classes: {', '.join(map(str, sorted(numbers)))}.")
     return notes
+
+
+def outdated(runs: list) -> list:
+    """Name the tests that are older than the training run of their model; only by the files' times, which copying may change."""
+    names = []
+    for (method, source, _), group in grouped(runs, lambda run: (run.method, run.source, run.seed)).items():
+        trained = [run for run in group if key(run.dataset) == key(source) and run.part != "new"] if method.shots else []
+        names += [run.name for run in group for model in trained if run not in trained and is_older(run.path, model.path)]
+    return names
 
 
 def uneven(runs: list) -> list:

@@ -4,6 +4,7 @@ import csv
 import importlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -203,6 +204,22 @@ def test_warnings(printed, tmp_path):
     assert "Mixed settings, TAC on Shapes: OPTIM.MAX_EPOCH: 2 (seeds 1-3), 7 (seed 2)." in text and "COOP" not in text
     assert "different few-shot samples: Shapes, 16 shots, seed 1" in text and "Not all numbers are of the same seeds" in text
     assert text.count("Duplicates: TAC on Shapes, seed 1 (base)") == 1
+
+
+def test_tests_older_than_their_model(printed, tmp_path):
+    """Catches: silence about tests of a model that is no more; a note about the others, or about zero-shot, where nothing is trained."""
+    made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
+    made_runs.base2new(tmp_path, "ZeroshotCLIP", "Shapes", SEEDS)
+    made_runs.transfer(tmp_path, "TAC", "Shapes", {"Shapes": 60.0, "ShapesTextures": 50.0, "ShapesColours": 40.0})
+    for file in tmp_path.rglob("result.json"):
+        os.utime(file, (1000, 1000))
+    assert "trained anew" not in printed()
+    for file in (*tmp_path.glob("base2new/train_base/*/*/*/*/seed2/result.json"), *tmp_path.glob("xd/test/shapescolours/*/*/*/*/result.json")):
+        os.utime(file, (2000, 2000))
+    assert printed().count("trained anew since, to be run again: TAC on Shapes, seed 2.") == 1
+    (model,) = tmp_path.glob("xd/train/*/*/*/*/*/result.json")
+    os.utime(model, (1500, 1500))
+    assert "trained anew since, to be run again: TAC on ShapesTextures, seed 1." in printed()
 
 
 # ---------------------------------------------------------------- published
