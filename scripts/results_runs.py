@@ -296,7 +296,7 @@ def read_predictions(run: Run) -> list:
     if not file.is_file():
         return []
     try:
-        with open(file, newline="", encoding="utf-8") as lines:
+        with open(file, newline="", encoding="utf-8", errors="backslashreplace") as lines:  # an image's name may be any bytes
             rows = [(row["path"], int(row["label"]), int(row["prediction"])) for row in csv.DictReader(lines)]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"Left out, damaged ({type(error).__name__}: {error}): {file}") from None

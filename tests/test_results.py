@@ -222,6 +222,16 @@ def test_tests_older_than_their_model(printed, tmp_path):
     assert "trained anew since, to be run again: TAC on ShapesTextures, seed 1." in printed()
 
 
+def test_predictions_of_file_names_that_are_not_utf8(results, tmp_path):
+    """Catches: a whole test that counts as damaged for one image of an old archive."""
+    from results_runs import find, read_predictions
+
+    made_runs.base2new(tmp_path, "TAC", "Shapes", {1: (90.0, 70.0)})
+    run = find(tmp_path).runs[0]
+    (run.path / "predictions.csv").write_bytes(b"path,label,prediction,confidence\ncaf\xe9.jpg,0,1,0.5\n")
+    assert read_predictions(run) == [("caf\\xe9.jpg", 0, 1)]
+
+
 # ---------------------------------------------------------------- published
 
 
