@@ -101,7 +101,7 @@ def test_protocols_on_the_embedded_world(run, monkeypatch):
         pairs = dict(zip(each.words[0], each.words[0][1:]))
         assert pairs["--backbone"] == "tiny" and each.environment["OMP_NUM_THREADS"] == "1" and pairs["DATALOADER.NUM_WORKERS"] == "0"
         trainer = pairs["--trainer"]
-        assert pairs["OPTIM.MAX_EPOCH"] == {"CoOp": "50", "MaPLe": "5"}[trainer] and pairs[f"TRAINER.{trainer.upper()}.PREC"] == "fp32"
+        assert pairs["OPTIM.MAX_EPOCH"] == {"CoOp": "20", "MaPLe": "5"}[trainer] and pairs[f"TRAINER.{trainer.upper()}.PREC"] == "fp32"
         deep = trainer == "MaPLe" and "fewshot" in pairs["--config-file"]  # crossdatasets.yaml has 3 layers
         assert pairs.get("TRAINER.MAPLE.PROMPT_DEPTH") == ("-1" if deep else None)
     monkeypatch.setenv("EPOCHS", "2")
