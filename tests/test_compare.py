@@ -71,7 +71,7 @@ def test_settings(compare, runs, monkeypatch):
     compare.main(["shapes", "--methods", "KgCoOp", "PromptSRC", "--seeds", "1"])
     (kgcoop, epochs), (promptsrc, _) = sorted(runs, key=lambda run: run[0][3])
     assert kgcoop[-2:] == ["TRAINER.COOP.PREC", "fp32"] and epochs == "20"
-    assert promptsrc[-4:] == ["TRAINER.PROMPTSRC.GPA_MEAN", "6", "TRAINER.PROMPTSRC.PREC", "fp32"]
+    assert promptsrc[-4:] == ["TRAINER.PROMPTSRC.GPA_MEAN", "4", "TRAINER.PROMPTSRC.PREC", "fp32"]
     compare.main(["caltech101", "--methods", "CoOp", "--seeds", "1"])
     assert runs[-1][1] == "" and "TRAINER.COOP.PREC" not in runs[-1][0]
     monkeypatch.setenv("EPOCHS", "2")
