@@ -18,6 +18,7 @@ Two packages are needed that cannot be plain requirements:
 from setuptools import setup
 
 FOLDERS = ("trainers", "datasets", "clip_patches", "configs")
+PARTS = ("commands", "data", "record", "results", "running", "use", *FOLDERS, "trainers.parts")
 
 setup(
     name="clusterprompt",
@@ -26,10 +27,11 @@ setup(
     license="MIT",
     author="clusterprompt contributors",
     python_requires=">=3.10",
-    packages=["clusterprompt", "clusterprompt.data"] + [f"clusterprompt.{name}" for name in FOLDERS],
+    packages=["clusterprompt", *(f"clusterprompt.{name}" for name in PARTS)],
     package_dir={"clusterprompt": "clusterprompt", **{f"clusterprompt.{name}": name for name in FOLDERS}},
     package_data={
         "clusterprompt.data": ["sources.yaml"],
+        "clusterprompt.results": ["report.html", "published.csv"],
         "clusterprompt.configs": ["datasets/*.yaml", "trainers/*/*.yaml"],
         "clusterprompt.clip_patches": ["embedded/*"],
         "clusterprompt.datasets": ["*.json"],

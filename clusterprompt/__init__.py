@@ -37,7 +37,7 @@ def extend_cfg(cfg):
 
 
 def load_run(folder, classes=None, device="", precision="", backbone=""):
-    """Load what a run has learned, ready to classify images; see `clusterprompt.classifier.load_run`."""
-    from .classifier import load_run as implementation
+    """Load what a run has learned, ready to classify images; see `clusterprompt.use.classifier.load_run`."""
+    from .use.classifier import load_run as implementation
 
     return implementation(folder, classes, device, precision, backbone)

@@ -25,9 +25,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import clusterprompt
-from clusterprompt import measure
 from clusterprompt.clip_patches import encoders, plain
 from clusterprompt.clip_patches.loading import import_clip
+from clusterprompt.record import measure
 
 # embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
 GEOMETRIES = {

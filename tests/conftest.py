@@ -5,7 +5,9 @@ import random
 import warnings
 from pathlib import Path
 
+import golden_clip
 import pytest
+import support
 import torch
 from PIL import Image
 
@@ -83,5 +85,52 @@ def cfg_for(caltech_root):
         cfg = get_cfg_default()
         cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subsample, seed
         return cfg
+
+    return make
+
+
+# ------------------------------------------------------------------ trainers
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Root of the small data set."""
+    return support.write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    """Path of the small random CLIP."""
+    path = tmp_path_factory.mktemp("clip") / "clip.pt"
+    torch.save(golden_clip.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def build(data, backbone, tmp_path):
+    """Construct a trainer on the small data: ``build("TAC", "KEY", value, ...)``."""
+    def make(trainer, *pairs, output=None):
+        return support.build(trainer, data, backbone, output or tmp_path / "output", *pairs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(data, backbone, tmp_path_factory):
+    """A function that leaves the folder of a run whose learner moved, and tells its trainer: ``finished_run("TAC", "KEY", value)``; built once."""
+    made = {}
+
+    def make(name, *pairs):
+        if (name, *pairs) not in made:
+            folder = tmp_path_factory.mktemp(name) / "seed1"
+            trainer = support.build(name, data, backbone, folder, *pairs)
+            draws = torch.Generator().manual_seed(1)
+            for weight in trainer.learner.parameters() if trainer.learner is not None else ():
+                weight.data += 0.05 * torch.randn(weight.shape, generator=draws)
+            trainer.set_model_mode("eval")
+            trainer.save_model(0, str(folder))
+            trainer.write_result()
+            made[(name, *pairs)] = folder, trainer
+        return made[(name, *pairs)]
 
     return make

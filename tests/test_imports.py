@@ -16,7 +16,7 @@ PUBLIC_DASSL = {
 # What a folder may import from this project, by the first name below `clusterprompt`.
 ALLOWED = {
     "clip_patches": {"clip_patches"},
-    "trainers": {"trainers", "clip_patches", "measure", "run_folder", "__version__"},
+    "trainers": {"trainers", "clip_patches", "record"},
     "datasets": {"datasets", "clip_patches"},
 }
 
@@ -24,7 +24,8 @@ ALLOWED = {
 def imports(path: Path) -> list:
     """Return the dotted names that a file imports; relative ones, in our folders, as they read below `clusterprompt`."""
     folder = path.relative_to(CHECKOUT).parts[0]
-    package = "clusterprompt" if folder == "clusterprompt" else f"clusterprompt.{folder}"
+    below = path.relative_to(CHECKOUT).parent.parts
+    package = ".".join(below if folder == "clusterprompt" else ("clusterprompt", *below))
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -54,7 +54,7 @@ def test_wheel_holds_everything_under_one_name(wheel):
     for folder in FOLDERS:
         below = "clusterprompt" if folder == "clusterprompt" else f"clusterprompt/{folder}"
         for path in (CHECKOUT / folder).rglob("*"):
-            data = path.suffix in (".yaml", ".json") or path.parent.name == "embedded"
+            data = path.suffix in (".yaml", ".json", ".html", ".csv") or path.parent.name == "embedded"
             if path.is_file() and (path.suffix == ".py" or data) and "__pycache__" not in path.parts:
                 wanted.add(f"{below}/{path.relative_to(CHECKOUT / folder).as_posix()}")
     assert names == wanted

@@ -1,6 +1,6 @@
 """The scripts: shell syntax, one implementation behind the doors, base-to-new, log parsing, the choice of a Python."""
 
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -19,10 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_under_test", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module({"base2new": "clusterprompt.running.base2new", "parse_test_res": "clusterprompt.commands.logs"}[name])
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """docs/new_trainer.md, followed to the letter: its files are written, its commands are run (on smaller data)."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -30,7 +31,6 @@ def checkout(tmp_path, monkeypatch, caltech_root, clip_file):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(content)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
     monkeypatch.setattr(clusterprompt.trainers, "__path__", [*clusterprompt.trainers.__path__, str(tmp_path / "trainers")])
     for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 1, "SHOTS": 2, "OUTPUT": tmp_path / "out"}.items():
         monkeypatch.setenv(key, str(value))
@@ -58,7 +58,7 @@ def test_one_py_and_one_yaml():
 def test_runs(checkout, capsys):
     """Catches: code in the document that the base class or the config no longer take."""
     trainer, dataset, seed, *pairs = small(COMMANDS["scripts/base2new.sh"])
-    base2new = load("base2new_walkthrough", CHECKOUT / "scripts" / "base2new.py")
+    base2new = importlib.import_module("clusterprompt.running.base2new")
     words = ["--trainer", trainer, "--dataset", dataset, "--seed", seed, "DATALOADER.NUM_WORKERS", "0", *pairs]
     scores = base2new.main(words)
     assert set(scores) == {"base", "new", "hm"} and (checkout / "out" / "base2new").is_dir()
@@ -67,16 +67,16 @@ def test_runs(checkout, capsys):
 
 def test_stands_in_the_table(checkout, monkeypatch, capsys):
     """Catches: a table that goes by a list of names."""
-    compare = load("compare_walkthrough", CHECKOUT / "scripts" / "compare.py")
+    compare = importlib.import_module("clusterprompt.commands.compare")
 
     def run_here(self, command, environment, log):
         with pytest.MonkeyPatch.context() as patch:
             for key, value in environment.items():
                 patch.setenv(key, value)
-            load("base2new_walkthrough", CHECKOUT / "scripts" / "base2new.py").main(command[2:])
+            importlib.import_module("clusterprompt.running.base2new").main(command[2:])
 
-    monkeypatch.setattr("runner.Runner.call", run_here)  # in this process, where the new file is found
-    monkeypatch.setattr("runner.MOST_JOBS", 1)
+    monkeypatch.setattr("clusterprompt.running.runner.Runner.call", run_here)  # in this process, where the new file is found
+    monkeypatch.setattr("clusterprompt.running.runner.MOST_JOBS", 1)
     rows = compare.main(small(COMMANDS["scripts/compare.sh"]))
     assert {row["trainer"] for row in rows} == {"ZeroshotCLIP", "LinearProbe"}
     assert next(row for row in rows if row["trainer"] == "LinearProbe")["parameters"] == 32 * 32
@@ -85,7 +85,6 @@ def test_stands_in_the_table(checkout, monkeypatch, capsys):
 
 def test_contract_covers_it(checkout, tmp_path, monkeypatch):
     """Catches: a contract that a method written by the document breaks, or tests that go by a list of names."""
-    monkeypatch.syspath_prepend(str(CHECKOUT / "tests" / "trainers"))
     import golden_clip
     import support
     import torch

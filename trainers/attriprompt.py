@@ -13,9 +13,9 @@ from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.clustering import cluster_tokens
 from ..clip_patches.loading import autocast
 from .base import PromptTrainer, unit
-from .feature_cache import ViewCache
 from .ivlp import check_depth
-from .prompt_pool import PromptPool, StaticPrompts, Usage, check_settings, write_sentences
+from .parts.feature_cache import ViewCache
+from .parts.prompt_pool import PromptPool, StaticPrompts, Usage, check_settings, write_sentences
 
 logger = logging.getLogger(__name__)
 KEY_SAMPLE = 512  # training images whose centroids place the keys

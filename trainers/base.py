@@ -16,16 +16,16 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 
-from .. import measure
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import check_template, read_descriptions
 from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
-from .checkpoints import Renames, find_checkpoint, learner_weights, read_with_notes
-from .history import Step, earlier_history, epoch_entry
-from .origin import methods_by_names, origin_of
-from .predictions import Predictions
-from .record import task_of, write_predictions, write_record
-from .tracking import WandbRun, check_wandb
+from ..record import measure
+from ..record.history import Step, earlier_history, epoch_entry
+from ..record.predictions import Predictions
+from ..record.result import task_of, write_predictions, write_record
+from ..record.tracking import WandbRun, check_wandb
+from .parts.checkpoints import Renames, find_checkpoint, learner_weights, read_with_notes
+from .parts.origin import methods_by_names, origin_of
 
 logger = logging.getLogger(__name__)
 

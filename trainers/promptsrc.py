@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.imagenet_templates import IMAGENET_TEMPLATES
-from .averaging import WeightAverage
 from .base import unit
 from .ivlp import IVLP
+from .parts.averaging import WeightAverage
 
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> list:

@@ -12,11 +12,11 @@ from ..clip_patches.attention import precontext_mask
 from ..clip_patches.class_texts import class_anchors, fill, template_sentences
 from ..clip_patches.clustering import spherical_kmeans
 from ..clip_patches.loading import tokenize
-from .averaging import WeightAverage
 from .base import PromptTrainer, unit
-from .checkpoints import read_checkpoint
-from .feature_cache import FeatureCache
 from .ivlp import IVLP, DeepPrompts, context_from_words
+from .parts.averaging import WeightAverage
+from .parts.checkpoints import read_checkpoint
+from .parts.feature_cache import FeatureCache
 
 logger = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ def chosen(names) -> dict:
 
 def look(name: str, cls: type, root: Path) -> Inventory:
     """Find out what is there of a data set below ``root``."""
-    from clusterprompt.datasets.shapes import DrawnDataset  # imports dassl
+    from ..datasets.shapes import DrawnDataset  # imports dassl
 
     folder = Path(root, cls.folder)
     found = Inventory(name, folder, Path(os.path.normpath(folder / cls.images)), SOURCES.get(name, Source()), issubclass(cls, DrawnDataset))

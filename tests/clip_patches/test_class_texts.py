@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from clusterprompt.clip_patches.class_texts import (class_anchors, fill, read_descriptions, template_sentences, text_features)
+from clusterprompt.clip_patches.class_texts import class_anchors, fill, read_descriptions, template_sentences, text_features
 from clusterprompt.clip_patches.loading import tokenize
 
 TABLE = {"yin yang": ["a circle.", "black and white, with a much longer description behind it."], "sea horse": ["a fish."]}

@@ -13,8 +13,8 @@ import data_trees
 import pytest
 from PIL import Image
 
+from clusterprompt.commands.data import main
 from clusterprompt.data import prepare, verify
-from clusterprompt.data.__main__ import main
 from clusterprompt.data.inventory import catalogue, chosen, look
 from clusterprompt.data.sources import SOURCES, Source
 from clusterprompt.datasets.caltech101 import Caltech101

@@ -2,7 +2,7 @@
 
 import csv
 import errno
-import importlib.util
+import importlib
 import json
 import os
 import unicodedata
@@ -458,13 +458,6 @@ def test_no_table(tmp_path, load, cfg_for):
 # ------------------------------------------------------------------ runs
 
 
-def module(path):
-    spec = importlib.util.spec_from_file_location(f"{path.stem}_for_own_images", path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 @pytest.fixture
 def base2new(monkeypatch, clip_file, tmp_path):
     """scripts/base2new.py in an environment for a run of a second."""
@@ -472,7 +465,7 @@ def base2new(monkeypatch, clip_file, tmp_path):
         monkeypatch.setenv(key, str(value))
     monkeypatch.delenv("CFG", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return module(CHECKOUT / "scripts" / "base2new.py")
+    return importlib.import_module("clusterprompt.running.base2new")
 
 
 def write_yaml(path, **settings):
@@ -501,7 +494,7 @@ def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
 
 def test_root_of_a_yaml(tmp_path, monkeypatch):
     """Catches: a yaml's root lost to DATA or data/, or stronger than --root."""
-    train = module(CHECKOUT / "train.py")
+    train = importlib.import_module("clusterprompt.running.train")
     monkeypatch.setenv("DATA", "/from/environment")
     yaml = write_yaml(tmp_path / "mine.yaml", NAME="ImageFolder", ROOT="/from/yaml")
     words = ["--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/basetonovel.yaml", "--dataset-config-file", str(yaml)]

@@ -9,11 +9,10 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn as nn
-from toolbox_toys import environment, toolbox_only
-
 from dassl.config import get_cfg_default
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint, load_pretrained_weights, resume_from_checkpoint, save_checkpoint
+from toolbox_toys import environment, toolbox_only
 
 KEYS = {"state_dict", "epoch", "optimizer", "scheduler", "val_result"}
 

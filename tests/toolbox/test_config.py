@@ -1,8 +1,7 @@
 """The default tree and what yacs makes of files and command lines."""
 import pytest
-from yacs.config import CfgNode as CN
-
 from dassl.config import clean_cfg, get_cfg_default
+from yacs.config import CfgNode as CN
 
 DEFAULTS = """
 VERSION 1 | OUTPUT_DIR "./output" | RESUME "" | SEED -1 | USE_CUDA True | VERBOSE True

@@ -4,9 +4,8 @@ import re
 
 import pytest
 import torch
-from toolbox_toys import toolbox_only
-
 from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase, build_evaluator
+from toolbox_toys import toolbox_only
 
 TRUE = [0, 0, 0, 2, 2, 1]
 PRED = [0, 0, 1, 2, 3, 3]

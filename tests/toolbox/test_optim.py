@@ -4,10 +4,9 @@ import math
 import pytest
 import torch
 import torch.nn as nn
-from toolbox_toys import toolbox_only
-
 from dassl.config import get_cfg_default
 from dassl.optim import build_lr_scheduler, build_optimizer
+from toolbox_toys import toolbox_only
 
 CONS = [1e-05]
 COSINE = [.002, .00195106, .00180902, .00158779, .00130902, .001, .000690983, .000412215, .000190983, 4.89435e-05]

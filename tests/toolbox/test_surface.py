@@ -4,10 +4,9 @@ import importlib
 import pathlib
 import re
 
+import dassl
 import pytest
 from toolbox_toys import toolbox_only
-
-import dassl
 
 NAMES = {
     "dassl.config": "get_cfg_default clean_cfg",

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from toolbox_toys import ToyTrainer, environment, toolbox_only
-
 from dassl.data import DataManager
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerX, build_trainer
 from dassl.utils import load_checkpoint, set_random_seed, setup_logger
+from toolbox_toys import ToyTrainer, environment, toolbox_only
 
 
 def trained(cfg, seed=1, **kwargs):

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from toolbox_toys import environment, toolbox_only
-
 from dassl import utils
 from dassl.metrics import compute_accuracy
 from dassl.utils import AverageMeter, MetricMeter, Registry, check_availability, setup_logger
+from toolbox_toys import environment, toolbox_only
 
 
 def test_registry():

@@ -7,13 +7,12 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from PIL import Image
-
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
+from PIL import Image
 
 COLOURS = [("crimson", (200, 40, 40)), ("lime", (40, 200, 40)), ("navy", (40, 40, 200))]
 SIZES = {"train": 8, "val": 3, "test": 4}

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from clusterprompt.clip_patches import encoders, plain
 from clusterprompt.clip_patches.clustering import cluster_tokens
 from clusterprompt.trainers.base import Batch, unit
-from clusterprompt.trainers.feature_cache import ViewCache
-from clusterprompt.trainers.prompt_pool import PromptPool, Usage, vision_layer
+from clusterprompt.trainers.parts.feature_cache import ViewCache
+from clusterprompt.trainers.parts.prompt_pool import PromptPool, Usage, vision_layer
 
 NODE = "TRAINER.ATTRIPROMPT"
 DEEP = (f"{NODE}.PROMPT_DEPTH", -1)

@@ -1,38 +1,11 @@
 """The trainers against the recorded numbers of the official implementations (tests/golden/README.md)."""
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from recordings import GRADS, LOGITS, LOSS, TRAINERS, WEIGHTS, Recording, logits, official_state, start
 from support import decode, rename
 
 from clusterprompt.clip_patches.clustering import spherical_kmeans
-
-LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
-FOLDER = Path(__file__).parent.parent / "golden"
-TRAINERS = {"zeroshotclip": "ZeroshotCLIP", "coop": "CoOp", "ivlp": "IVLP", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT",
-            "maple": "MaPLe", "promptsrc": "PromptSRC", "tac": "TAC", "tac_dropout": "TAC"}
-
-
-class Recording:
-    """A recording with its entries below a path as dicts."""
-
-    def __init__(self, name):
-        arrays = dict(np.load(FOLDER / f"{name}.npz"))
-        self.info = json.loads(arrays.pop("json").tobytes())
-        self.tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-        self.steps = [{**step, **self.below(f"iters/{i}/")} for i, step in enumerate(self.info["iters"])]
-
-    def __getitem__(self, key):
-        return self.tensors[key]
-
-    def __contains__(self, key):
-        return key in self.tensors
-
-    def below(self, prefix):
-        """Return the entries whose name starts with ``prefix``, without it."""
-        return {key[len(prefix):]: value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
 def draws_dropout_as_recorded() -> bool:
@@ -48,33 +21,6 @@ def recorded(request, build):
     if request.param == "tac_dropout" and not draws_dropout_as_recorded():
         pytest.skip("this torch draws other dropout masks than the recording's; the recording without dropout is replayed all the same")
     return start(request.param, build)
-
-
-def start(name, build, subsample="base"):
-    """Build the trainer of a recording and give it the recorded start."""
-    recording = Recording(name)
-    node = "TRAINER.COOP" if name == "kgcoop" else f"TRAINER.{TRAINERS[name].upper()}"
-    pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
-    if name == "tac":
-        pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
-    pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"], "OPTIM.LR", recording.info["config"]["OPTIM"]["LR"]]
-    trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
-    assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
-    weights = rename(trainer, recording.below("init_trainable/"))
-    if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
-        weights["centers"] = recording["topk"]
-    if weights and subsample == "base":
-        if "topk" in recording:
-            trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
-        trainer.learner.load_state_dict(weights)
-    return trainer, recording
-
-
-def logits(trainer, images):
-    """Logits in evaluation mode."""
-    trainer.set_model_mode("eval")
-    with torch.no_grad(), trainer.fixed_classes():
-        return trainer.classify(decode(images))
 
 
 def close(actual, expected, tolerance):
@@ -134,16 +80,6 @@ def test_official_checkpoint_on_new_classes(name, build, tmp_path):
     torch.save({"state_dict": state, "epoch": 2, "optimizer": None, "scheduler": None, "val_result": None}, path)
     trainer.load_model(str(tmp_path / "official"), epoch=2)
     torch.testing.assert_close(logits(trainer, recording["eval_new_img_u8"]), recording["eval_new_logits_after"], rtol=0, atol=LOGITS)
-
-
-def official_state(trainer, recording):
-    """Fill the recorded names of an official checkpoint: learned entries as recorded, the rest with frozen or unused values."""
-    learned = recording.below("final_trainable/")
-    learned.update({name.removeprefix("prompt_learner."): value for name, value in learned.items()
-                    if recording.info["state_keys"][0] == "ctx"})
-    if "topk" in recording:
-        learned.update({"topk": recording["topk"], "prompt_learner.topk": recording["topk"]})
-    return {name: learned.get(name, torch.zeros(1)) for name in recording.info["state_keys"]}
 
 
 def test_zero_shot_text_features(build):

@@ -4,11 +4,11 @@ import json
 import pytest
 import torch
 
-from clusterprompt import convert
 from clusterprompt.clip_patches.loading import tokenize
-from clusterprompt.trainers.averaging import WeightAverage
 from clusterprompt.trainers.base import unit
-from clusterprompt.trainers.feature_cache import FeatureCache
+from clusterprompt.trainers.parts.averaging import WeightAverage
+from clusterprompt.trainers.parts.feature_cache import FeatureCache
+from clusterprompt.use import convert
 
 DESCRIPTIONS = {"face": ["a head.", "eyes and a mouth."], "leopard": ["a cat with dots."]}
 

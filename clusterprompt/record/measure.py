@@ -1,0 +1,73 @@
+"""What a run was made with and what it cost: versions, commit, device, peak memory."""
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+
+
+def versions() -> dict:
+    """Return the versions that can move a number, ours and Dassl's among them."""
+    import dassl
+
+    from .. import __version__
+
+    found = {"clusterprompt": __version__, "python": platform.python_version(),
+             "dassl": f"{getattr(dassl, '__version__', '?')} ({getattr(dassl, 'IMPLEMENTATION', 'Dassl.pytorch')})"}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "?"
+    return found
+
+
+def commit() -> str:
+    """Return the checkout's commit, with ``+`` when files differ from it; empty outside a git checkout."""
+    here = Path(__file__).resolve().parents[2]
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:  # installed, in an environment inside another project's checkout
+            return ""
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def device_name(device: torch.device) -> str:
+    """Return ``cpu (2 threads)`` or the name of the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let :func:`peak_memory_mb` count from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the process's high-water mark starts anew
+    except OSError:
+        pass
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory in use since the reset: allocated on the GPU, or resident in this process on a CPU; MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+    try:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 2 ** 10
+    except (OSError, AttributeError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 10 if platform.system() == "Linux" else 2 ** 20)

@@ -1,0 +1,1 @@
+"""Carry out runs: one run, a plan of runs, whole protocols."""

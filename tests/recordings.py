@@ -1,0 +1,79 @@
+"""The recordings of the official implementations (tests/golden/README.md), and trainers in their state."""
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from support import decode, rename
+
+LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
+FOLDER = Path(__file__).parent / "golden"
+TRAINERS = {"zeroshotclip": "ZeroshotCLIP", "coop": "CoOp", "ivlp": "IVLP", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT",
+            "maple": "MaPLe", "promptsrc": "PromptSRC", "tac": "TAC", "tac_dropout": "TAC"}
+
+
+class Recording:
+    """A recording with its entries below a path as dicts."""
+
+    def __init__(self, name):
+        arrays = dict(np.load(FOLDER / f"{name}.npz"))
+        self.info = json.loads(arrays.pop("json").tobytes())
+        self.tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        self.steps = [{**step, **self.below(f"iters/{i}/")} for i, step in enumerate(self.info["iters"])]
+
+    def __getitem__(self, key):
+        return self.tensors[key]
+
+    def __contains__(self, key):
+        return key in self.tensors
+
+    def below(self, prefix):
+        """Return the entries whose name starts with ``prefix``, without it."""
+        return {key[len(prefix):]: value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def start(name, build, subsample="base"):
+    """Build the trainer of a recording and give it the recorded start."""
+    recording = Recording(name)
+    node = "TRAINER.COOP" if name == "kgcoop" else f"TRAINER.{TRAINERS[name].upper()}"
+    pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
+    if name == "tac":
+        pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
+    pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"], "OPTIM.LR", recording.info["config"]["OPTIM"]["LR"]]
+    trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
+    assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
+    weights = rename(trainer, recording.below("init_trainable/"))
+    if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
+        weights["centers"] = recording["topk"]
+    if weights and subsample == "base":
+        if "topk" in recording:
+            trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
+        trainer.learner.load_state_dict(weights)
+    return trainer, recording
+
+
+def logits(trainer, images):
+    """Logits in evaluation mode."""
+    trainer.set_model_mode("eval")
+    with torch.no_grad(), trainer.fixed_classes():
+        return trainer.classify(decode(images))
+
+
+def official_state(trainer, recording):
+    """Fill the recorded names of an official checkpoint: learned entries as recorded, the rest with frozen or unused values."""
+    learned = recording.below("final_trainable/")
+    learned.update({name.removeprefix("prompt_learner."): value for name, value in learned.items()
+                    if recording.info["state_keys"][0] == "ctx"})
+    if "topk" in recording:
+        learned.update({"topk": recording["topk"], "prompt_learner.topk": recording["topk"]})
+    return {name: learned.get(name, torch.zeros(1)) for name in recording.info["state_keys"]}
+
+
+def write_official(folder, name, trainer):
+    """Write a checkpoint in the official layout, the whole model in it."""
+    recording = Recording(name)
+    path = folder / recording.info["checkpoint"]
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": official_state(trainer, recording), "epoch": 2, "optimizer": None, "scheduler": None, "val_result": None}, path)
+    (path.parent / "checkpoint").write_text(path.name + "\n")
+    return path

@@ -1,0 +1,106 @@
+"""The pictures: drawn from a run's folder, from numbers that are checked; what cannot be drawn is said."""
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+
+def load(name):
+    return importlib.import_module({"visualise": "clusterprompt.commands.pictures", "pictures": "clusterprompt.use.pictures"}[name])
+
+
+@pytest.fixture
+def visualise(monkeypatch):
+    return load("visualise")
+
+
+@pytest.fixture
+def run(build, tmp_path):
+    """A function that leaves a run's folder, trained or not."""
+    def make(name, *pairs, trained=True):
+        folder = tmp_path / name
+        trainer = build(name, *pairs, output=folder)
+        if trained:
+            trainer.save_model(0, str(folder))
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(trainer.cfg.dump())
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name, pictures", [("AttriPrompt", ["clusters", "pool_usage", "sharing"]), ("TAC", ["attention", "class_map", "mask"])])
+def test_page(name, pictures, visualise, run, tmp_path):
+    """Every picture is a PNG of some size, and the page shows each with its caption."""
+    pytest.importorskip("matplotlib")
+    Image.new("RGB", (50, 80), (200, 30, 90)).save(tmp_path / "own.png")
+    folder = run(name)
+    page = visualise.main(["--run", str(folder), "--images", str(tmp_path / "own.png")])
+    assert sorted(p.stem for p in page.parent.glob("*.png")) == pictures
+    assert all(min(Image.open(p).size) > 200 for p in page.parent.glob("*.png"))
+    text = page.read_text()
+    assert text.count("<figcaption>") == len(pictures) and all(f'src="{p}.png"' in text for p in pictures)
+
+
+def test_clusters_are_the_trainers(build):
+    """What is drawn is what the trainer retrieves."""
+    pytest.importorskip("matplotlib")
+    pictures, trainer = load("pictures"), build("AttriPrompt", "TRAINER.ATTRIPROMPT.TOP_K", 2)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels, chosen = pictures.look(trainer, images)
+        expected = trainer.learner(trainer.see(images)[1]).chosen
+    assert torch.equal(chosen.flatten(2), expected) and labels.shape == (3, 2, 16)
+    sizes = torch.stack([(labels == c).sum(-1) for c in range(4)], -1)
+    assert bool((sizes.sort(dim=-1, descending=True).values == sizes).all())
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_against_stock_blocks(masked, build):
+    """The weights that CLIP's own attention gives, layer by layer, with prompts put in by hand."""
+    pytest.importorskip("matplotlib")
+    pictures, trainer = load("pictures"), build("TAC", "TRAINER.TAC.MASK", masked)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        weights = pictures.precontext_attention(trainer, images)
+        visual, prompts = trainer.clip.visual, trainer.learner()[1]
+        x = visual.conv1(images).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.expand(2, 1, -1), x], dim=1) + visual.positional_embedding
+        x = visual.ln_pre(torch.cat([x, prompts[0].expand(2, -1, -1)], dim=1))
+        mask = torch.zeros(27, 27)
+        if masked:
+            mask[1:17, 17:22] = float("-inf")
+        for layer, block in enumerate(visual.transformer.resblocks):
+            if layer == 1:
+                x = torch.cat([x[:, :17], prompts[1].expand(2, -1, -1)], dim=1)
+            h = block.ln_1(x).transpose(0, 1)
+            out, paid = block.attn(h, h, h, attn_mask=mask)
+            torch.testing.assert_close(weights[layer, 0], paid[:, 0, 17:22].mean(0), rtol=0, atol=1e-5)
+            torch.testing.assert_close(weights[layer, 1], paid[:, 22:, 17:22].mean((0, 1)), rtol=0, atol=1e-5)
+            x = x + out.transpose(0, 1)
+            x = x + block.mlp(block.ln_2(x))
+
+
+def test_what_cannot_be_drawn(visualise, run, tmp_path, capsys, monkeypatch):
+    """No run, no weights, no pictures of this method, no such file, no matplotlib: one line, code 2."""
+    (tmp_path / "text.jpg").write_text("no picture")
+    folder = run("AttriPrompt")
+    for argv, message in (
+        (["--run", str(tmp_path)], "no config.yaml"),
+        (["--run", str(run("TAC", trained=False))], "holds no trained weights"),
+        (["--run", str(run("CoOp"))], "a run of CoOp; there are pictures of TAC"),
+        (["--run", str(folder), "--images", str(tmp_path / "nowhere.jpg")], "no picture .*nowhere.jpg"),
+        (["--run", str(folder), "--images", str(tmp_path / "text.jpg")], "not a picture"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            visualise.main(argv)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+        assert __import__("re").search(message, error), error
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit):
+        visualise.main(["--run", str(folder)])
+    assert "pip install matplotlib" in capsys.readouterr().err
