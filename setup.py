@@ -1,16 +1,17 @@
 """Packaging of clusterprompt.
 
-The working folders lie at the top of the checkout, as everybody in this field expects (``trainers/``, ``datasets/``, ``configs/``), and are
-installed under the one import name ``clusterprompt``: plain top-level ``trainers`` and ``datasets`` would be shadowed inside a CoOp
-checkout, and collide with Hugging Face's ``datasets``.
+The working folders lie at the top of the checkout, as everybody in this field expects (``trainers/``, ``datasets/``,
+``configs/``), and are installed under the one import name ``clusterprompt``: plain top-level ``trainers`` and
+``datasets`` would be shadowed inside a CoOp checkout, and collide with Hugging Face's ``datasets``.
 
 Two packages are needed that cannot be plain requirements:
 
-- ``dassl``. Either the real Dassl.pytorch, which is not on PyPI (``DASSL=/path/to/Dassl.pytorch``, or PYTHONPATH), or the import-compatible
-  stand-in of this checkout: ``pip install --no-build-isolation --no-deps -e ./toolbox``. Never both.
-- ``clip``. Either OpenAI's own (``pip install git+https://github.com/openai/CLIP``), or its copy on PyPI, which needs an older
-  setuptools while it is built and imported: ``pip install "setuptools<81" && pip install --no-build-isolation openai-clip``.
-  PyPI's ``clip`` is an unrelated clipboard tool.
+- ``dassl``. Either the real Dassl.pytorch, which is not on PyPI (``DASSL=/path/to/Dassl.pytorch``, or PYTHONPATH), or
+  the import-compatible stand-in of this checkout: ``pip install --no-build-isolation --no-deps -e ./toolbox``. Never
+  both.
+- ``clip``. Either OpenAI's own (``pip install git+https://github.com/openai/CLIP``), or its copy on PyPI, which needs
+  an older setuptools while it is built and imported: ``pip install "setuptools<81" && pip install --no-build-isolation
+  openai-clip``. PyPI's ``clip`` is an unrelated clipboard tool.
 
 ``source scripts/setup_env.sh`` does all of this.
 """

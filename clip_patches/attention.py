@@ -1,4 +1,5 @@
 """Attention masks, and one CLIP block computed for only those tokens whose new state is needed."""
+
 from __future__ import annotations
 
 from typing import Optional, Tuple
@@ -28,7 +29,7 @@ def precontext_mask(n_patches: int, n_centers: int, n_prompts: int, device=None)
     """
     n = 1 + n_patches + n_centers + n_prompts
     mask = torch.ones(n, n, dtype=torch.bool, device=device)
-    mask[1:1 + n_patches, 1 + n_patches:1 + n_patches + n_centers] = False
+    mask[1 : 1 + n_patches, 1 + n_patches : 1 + n_patches + n_centers] = False
     return mask
 
 

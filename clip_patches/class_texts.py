@@ -1,4 +1,5 @@
 """From class names to sentences, and from sentences to frozen text features."""
+
 from __future__ import annotations
 
 import difflib
@@ -48,12 +49,17 @@ def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEM
 def check_template(template: str) -> None:
     """Raise ValueError unless a template holds ``{}`` once and no other brace."""
     if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
-        raise ValueError(f"the template {template!r} should hold {{}} once, where the class name goes, and no other brace; "
-                         "for example 'a photo of a {}, a type of bird.'")
+        raise ValueError(
+            f"the template {template!r} should hold {{}} once, where the class name goes, and no other brace; "
+            "for example 'a photo of a {}, a type of bird.'"
+        )
 
 
-def read_descriptions(path: Union[str, Path], dataset: str, classnames: Sequence[str], exact: bool = False) -> List[List[str]]:
-    """Read class descriptions from a JSON of the form ``{class name: [sentence, ...]}``; names with spaces or underscores.
+def read_descriptions(
+    path: Union[str, Path], dataset: str, classnames: Sequence[str], exact: bool = False
+) -> List[List[str]]:
+    """Read class descriptions from a JSON of the form ``{class name: [sentence, ...]}``; names with spaces or
+    underscores.
 
     Args:
         path: The file, or a folder of files named ``<data set>_prompt.json``.
@@ -71,26 +77,36 @@ def read_descriptions(path: Union[str, Path], dataset: str, classnames: Sequence
     path = Path(path).expanduser()
     file = _file_for(path, dataset) if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"class descriptions {path} do not exist; give a JSON file or a folder of them, or leave the "
-                                "option empty to use templates")
+        raise FileNotFoundError(
+            f"class descriptions {path} do not exist; give a JSON file or a folder of them, or leave the "
+            "option empty to use templates"
+        )
     try:
         table: Dict[str, List[str]] = json.loads(file.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(table, dict):
-        raise ValueError(f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, not a {type(table).__name__}")
+        raise ValueError(
+            f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, not a {type(table).__name__}"
+        )
     bad = [f"{name!r} ({_what_is_wrong(value)})" for name, value in table.items() if _what_is_wrong(value)]
     if bad:
-        raise ValueError(f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class; wrong are {_first(bad)}")
+        raise ValueError(
+            f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class; wrong are {_first(bad)}"
+        )
     table = {_key(name): sentences for name, sentences in table.items()}
     names = [_key(name) for name in classnames]
     missing = [name for name in names if name not in table]
     if missing:
-        raise ValueError(f"{file} has no description for {len(missing)} of {len(names)} classes: {_with_closest(missing, table)}")
+        raise ValueError(
+            f"{file} has no description for {len(missing)} of {len(names)} classes: {_with_closest(missing, table)}"
+        )
     unknown = [name for name in table if name not in names]
     if exact and unknown:
-        raise ValueError(f"{file} describes {len(unknown)} that are no class of the data: {_with_closest(unknown, names)}. "
-                         "Take them out, or mend their names")
+        raise ValueError(
+            f"{file} describes {len(unknown)} that are no class of the data: {_with_closest(unknown, names)}. "
+            "Take them out, or mend their names"
+        )
     return [table[name] for name in names]
 
 
@@ -132,7 +148,13 @@ def _what_is_wrong(value) -> str:
 
 
 def _with_closest(names, known) -> str:
-    return _first([f"{name!r} (closest: {', '.join(difflib.get_close_matches(name, known, 2, 0.3)) or 'none'})" for name in names], "; ")
+    return _first(
+        [
+            f"{name!r} (closest: {', '.join(difflib.get_close_matches(name, known, 2, 0.3)) or 'none'})"
+            for name in names
+        ],
+        "; ",
+    )
 
 
 def _first(words, separator: str = ", ") -> str:
@@ -141,6 +163,7 @@ def _first(words, separator: str = ", ") -> str:
 
 def _file_for(folder: Path, dataset: str) -> Path:
     """Find a data set's file in a folder; official names shorten some data sets (``caltech_prompt.json``)."""
+
     def key(text: str) -> str:
         return re.sub(r"[^a-z0-9]", "", text.lower())
 
@@ -151,5 +174,7 @@ def _file_for(folder: Path, dataset: str) -> Path:
     close = [f for stem, f in files.items() if stem and (wanted.startswith(stem) or wanted.endswith(stem))]
     if len(close) == 1:
         return close[0]
-    raise FileNotFoundError(f"{folder} holds no single description file for data set {dataset}; it has "
-                            f"{', '.join(f.name for f in files.values()) or 'no .json file'}. Name the file itself")
+    raise FileNotFoundError(
+        f"{folder} holds no single description file for data set {dataset}; it has "
+        f"{', '.join(f.name for f in files.values()) or 'no .json file'}. Name the file itself"
+    )

@@ -1,4 +1,7 @@
-"""Clustering by cosine similarity: of one set of vectors (TAC's class texts), or of many sets at once (AttriPrompt's patch tokens)."""
+"""Clustering by cosine similarity: of one set of vectors (TAC's class texts), or of many sets at once (AttriPrompt's
+patch tokens).
+"""
+
 from __future__ import annotations
 
 import warnings
@@ -13,13 +16,21 @@ from torch import Tensor
 INITS = ("random", "k-means++")
 
 
-def spherical_kmeans(x: Tensor, k: int, *, init: str = "random", restarts: int = 10, iters: int = 300, tol: float = 1e-4,
-                     rng: Optional[np.random.RandomState] = None) -> Tensor:
+def spherical_kmeans(
+    x: Tensor,
+    k: int,
+    *,
+    init: str = "random",
+    restarts: int = 10,
+    iters: int = 300,
+    tol: float = 1e-4,
+    rng: Optional[np.random.RandomState] = None,
+) -> Tensor:
     """Cluster vectors by cosine similarity.
 
-    With ``init="random"`` this is the procedure of TAC's official code: k distinct rows as the start, the mean of the members
-    as the new centre, until the summed shift of the centres, squared, falls below ``tol``. A seed of numpy then gives the
-    official centres, in the official order.
+    With ``init="random"`` this is the procedure of TAC's official code: k distinct rows as the start, the mean of the
+    members as the new centre, until the summed shift of the centres, squared, falls below ``tol``. A seed of numpy then
+    gives the official centres, in the official order.
 
     Args:
         x: Points, (N, d); rows need not be normalised.
@@ -54,9 +65,11 @@ def spherical_kmeans(x: Tensor, k: int, *, init: str = "random", restarts: int =
         return _lloyd(x, start, iters, tol)
     unit = F.normalize(x, dim=-1)
     points = unit.double().cpu().numpy()
-    seed = int(rng.randint(2 ** 31 - 1))
-    runs = [_lloyd(x, x[torch.as_tensor(kmeans_plusplus(points, k, random_state=seed + i)[1], device=x.device)], iters, tol)
-            for i in range(restarts)]
+    seed = int(rng.randint(2**31 - 1))
+    runs = [
+        _lloyd(x, x[torch.as_tensor(kmeans_plusplus(points, k, random_state=seed + i)[1], device=x.device)], iters, tol)
+        for i in range(restarts)
+    ]
     return max(runs, key=lambda centers: float((unit @ centers.T).amax(dim=1).sum()))
 
 
@@ -83,9 +96,9 @@ def _lloyd(x: Tensor, centers: Tensor, iters: int, tol: float) -> Tensor:
 def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) -> Tuple[Tensor, Tensor]:
     """Cluster the tokens of every image (and layer) for itself, all of them at once.
 
-    Spherical k-means from a fixed start: the token nearest the mean of all, then always the token farthest from those taken. A cluster
-    that loses all its tokens gets the one that fits its own cluster worst. All steps work on the P x P cosines of each set, so the
-    tokens themselves are read twice: for the cosines and for the final means.
+    Spherical k-means from a fixed start: the token nearest the mean of all, then always the token farthest from those
+    taken. A cluster that loses all its tokens gets the one that fits its own cluster worst. All steps work on the P x P
+    cosines of each set, so the tokens themselves are read twice: for the cosines and for the final means.
 
     Args:
         x: Tokens, (..., P, D); they need not be normalised. Half precision is clustered in single.
@@ -94,8 +107,8 @@ def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) 
         budget_mb: Sets are taken in chunks whose cosines fit about this many MiB.
 
     Returns:
-        The normalised means of the clusters' normalised tokens, largest cluster first, (..., K, D), fp32; and the cluster of each
-        token, (..., P).
+        The normalised means of the clusters' normalised tokens, largest cluster first, (..., K, D), fp32; and the
+        cluster of each token, (..., P).
 
     Raises:
         ValueError: No tokens, or ``k`` outside 1 to P.
@@ -106,7 +119,7 @@ def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) 
     if not 1 <= k <= tokens:
         raise ValueError(f"{k} clusters of {tokens} tokens are not possible; allowed are 1 to {tokens}")
     single = x.dtype == torch.float32
-    step = max(1, budget_mb * 2 ** 20 // (4 * (2 * tokens * tokens + (0 if single else tokens * width))))
+    step = max(1, budget_mb * 2**20 // (4 * (2 * tokens * tokens + (0 if single else tokens * width))))
     with torch.autocast(x.device.type, enabled=False):
         chunks = [_cluster_sets(part.float(), k, iters) for part in x.reshape(-1, tokens, width).split(step)]
     centers, labels = (torch.cat(parts) for parts in zip(*chunks))
@@ -155,7 +168,7 @@ def _fill_empty(labels: Tensor, fit: Tensor, k: int) -> Tensor:
         return labels
     for cluster in range(k):
         worst = fit.masked_fill(counts.gather(1, labels) < 2, float("inf")).argmin(dim=1, keepdim=True)  # (N, 1)
-        target = torch.where(counts[:, cluster:cluster + 1] == 0, cluster, labels.gather(1, worst))
+        target = torch.where(counts[:, cluster : cluster + 1] == 0, cluster, labels.gather(1, worst))
         labels = labels.scatter(1, worst, target)
         counts = F.one_hot(labels, k).sum(dim=1)
     return labels

@@ -1,4 +1,5 @@
 """The embedded CLIP: small enough for the repository, pretrained on drawings (embedded/MODEL_CARD.md)."""
+
 from __future__ import annotations
 
 import hashlib
@@ -18,9 +19,10 @@ GEOMETRY = (128, 64, 4, 128, 8, 77, 49408, 128, 2, 4)
 def rebuilt_embedding() -> Tensor:
     """Draw the token embeddings that pretraining never touched, the same on every machine; (49408, 128), exact in fp16."""
     generator = torch.Generator().manual_seed(20250611)
-    # Sums of integers are exact everywhere; randn's last bits depend on the CPU. Four uniform bytes are near enough to a normal.
+    # Sums of integers are exact everywhere; randn's last bits depend on the CPU. Four uniform bytes are near enough to
+    # a normal.
     total = sum(torch.randint(0, 256, (GEOMETRY[6], GEOMETRY[7]), generator=generator) for _ in range(4))
-    return ((total - 510).float() / 2 ** 13).half().float()  # standard deviation 0.018
+    return ((total - 510).float() / 2**13).half().float()  # standard deviation 0.018
 
 
 def embedded_state_dict(path: Path = WEIGHTS) -> Dict[str, Tensor]:
@@ -31,13 +33,17 @@ def embedded_state_dict(path: Path = WEIGHTS) -> Dict[str, Tensor]:
         ValueError: The file is not the one that belongs to this version.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"the embedded CLIP's weights {path} are missing; install the package again, or make them with "
-                                "python scripts/pretrain_tiny_clip.py")
+        raise FileNotFoundError(
+            f"the embedded CLIP's weights {path} are missing; install the package again, or make them with "
+            "python scripts/pretrain_tiny_clip.py"
+        )
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256:
-        raise ValueError(f"the embedded CLIP's weights {path} are damaged or another version's: sha256 {digest}, expected {SHA256}; "
-                         "install the package again")
+        raise ValueError(
+            f"the embedded CLIP's weights {path} are damaged or another version's: sha256 {digest}, expected {SHA256}; "
+            "install the package again"
+        )
     weights = load(content)
     embedding = rebuilt_embedding()
     embedding[weights.pop("token_rows").long()] = weights.pop("token_embedding").float()

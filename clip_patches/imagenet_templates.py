@@ -1,7 +1,7 @@
 """The hand-written sentences that PromptSRC averages into its frozen text features."""
 
-# The first 60 of the 80 prompts that CLIP's authors published for ImageNet, in their order. That PromptSRC takes these 60 is what
-# the recorded features of its official code say (tests/golden/README.md).
+# The first 60 of the 80 prompts that CLIP's authors published for ImageNet, in their order. That PromptSRC takes these
+# 60 is what the recorded features of its official code say (tests/golden/README.md).
 IMAGENET_TEMPLATES = (
     "a bad photo of a {}.",
     "a photo of many {}.",

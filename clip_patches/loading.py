@@ -1,4 +1,5 @@
 """The one place that imports CLIP: by name, by path, or the small embedded one; precision and device."""
+
 from __future__ import annotations
 
 import importlib
@@ -18,12 +19,15 @@ PRECISIONS = ("fp32", "amp", "fp16", "bf16")
 EMBEDDED = "tiny"
 BESIDE = "clusterprompt_openai_clip"  # OpenAI's package, where the name clip is taken
 HOW = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
-WAY_OUT = (f"use the embedded one (MODEL.BACKBONE.NAME {EMBEDDED}; BACKBONE={EMBEDDED} for the scripts), an OpenAI name, or "
-           "the path of a local CLIP checkpoint")
+WAY_OUT = (
+    f"use the embedded one (MODEL.BACKBONE.NAME {EMBEDDED}; BACKBONE={EMBEDDED} for the scripts), an OpenAI name, or "
+    "the path of a local CLIP checkpoint"
+)
 
 
 def import_clip():
-    """Import OpenAI's ``clip``; where an edited copy lies beside somebody's ``train.py``, as in MaPLe, the installed one all the same.
+    """Import OpenAI's ``clip``; where an edited copy lies beside somebody's ``train.py``, as in MaPLe, the installed
+    one all the same.
 
     Raises:
         ImportError: It is not installed, or the installed ``clip`` is PyPI's unrelated clipboard tool.
@@ -35,10 +39,16 @@ def import_clip():
         except ModuleNotFoundError as error:
             raise ImportError(f"CLIP is not importable ({error}); {HOW}") from error
     if not hasattr(clip, "tokenize") or not hasattr(clip, "available_models"):
-        raise ImportError(f"the installed package 'clip' ({getattr(clip, '__file__', '?')}) is not OpenAI's CLIP but another "
-                          f"project of that name; remove it (pip uninstall clip) and {HOW}")
+        raise ImportError(
+            f"the installed package 'clip' ({getattr(clip, '__file__', '?')}) is not OpenAI's CLIP but another "
+            f"project of that name; remove it (pip uninstall clip) and {HOW}"
+        )
     model = importlib.import_module("clip.model")
-    return clip if len(inspect.signature(model.build_model).parameters) == 1 else _import_beside(Path(clip.__file__).parent)
+    return (
+        clip
+        if len(inspect.signature(model.build_model).parameters) == 1
+        else _import_beside(Path(clip.__file__).parent)
+    )
 
 
 def _import_beside(edited: Path):
@@ -47,9 +57,13 @@ def _import_beside(edited: Path):
         places = [place for place in sys.path if Path(place).resolve() != edited.resolve().parent]
         found = importlib.machinery.PathFinder.find_spec("clip", places)
         if found is None or not found.origin:
-            raise ImportError(f"the package 'clip' at {edited} is an edited copy (its build_model takes more than the weights), and "
-                              f"OpenAI's own is needed beside it; {HOW}")
-        spec = importlib.util.spec_from_file_location(BESIDE, found.origin, submodule_search_locations=found.submodule_search_locations)
+            raise ImportError(
+                f"the package 'clip' at {edited} is an edited copy (its build_model takes more than the weights), and "
+                f"OpenAI's own is needed beside it; {HOW}"
+            )
+        spec = importlib.util.spec_from_file_location(
+            BESIDE, found.origin, submodule_search_locations=found.submodule_search_locations
+        )
         package = sys.modules[BESIDE] = importlib.util.module_from_spec(spec)
         try:
             with warnings.catch_warnings():
@@ -76,15 +90,16 @@ def tokenize(texts) -> Tensor:
         raise ValueError(f"{error}; shorten the class name or the sentence") from error
 
 
-def load_clip(name: str, precision: str = "fp32", device: Union[str, torch.device] = "cpu",
-              download_root: Optional[str] = None) -> nn.Module:
+def load_clip(
+    name: str, precision: str = "fp32", device: Union[str, torch.device] = "cpu", download_root: Optional[str] = None
+) -> nn.Module:
     """Load a frozen CLIP in eval mode.
 
     Args:
-        name: ``tiny`` for the embedded model, an OpenAI name such as ``ViT-B/16`` (downloaded on first use), or the path of a
-            JIT archive or state dict.
-        precision: ``fp32``; ``amp`` (fp32 weights, to be run under autocast); ``fp16`` or ``bf16`` weights as OpenAI's own
-            conversion does it (layer norms and embeddings stay fp32).
+        name: ``tiny`` for the embedded model, an OpenAI name such as ``ViT-B/16`` (downloaded on first use), or the
+            path of a JIT archive or state dict.
+        precision: ``fp32``; ``amp`` (fp32 weights, to be run under autocast); ``fp16`` or ``bf16`` weights as OpenAI's
+            own conversion does it (layer norms and embeddings stay fp32).
         device: Where the model is to live.
         download_root: Folder of downloaded weights; default ``~/.cache/clip``.
 
@@ -103,7 +118,9 @@ def load_clip(name: str, precision: str = "fp32", device: Union[str, torch.devic
         try:
             model = clip_model.build_model(dict(state_dict))
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{name} does not hold the weights of an OpenAI CLIP: {str(error)[:300]}; {WAY_OUT}") from error
+            raise ValueError(
+                f"{name} does not hold the weights of an OpenAI CLIP: {str(error)[:300]}; {WAY_OUT}"
+            ) from error
     model.requires_grad_(False)
     return set_precision(model.float().to(device).eval(), precision)
 
@@ -135,6 +152,7 @@ def autocast(precision: str, device: torch.device):
 def _state_dict(name: str, download_root: Optional[str]) -> Dict[str, Tensor]:
     if name == EMBEDDED:
         from .embedded_clip import embedded_state_dict
+
         return embedded_state_dict()
     clip = import_clip()
     path = Path(os.path.expandvars(name)).expanduser()
@@ -143,8 +161,10 @@ def _state_dict(name: str, download_root: Optional[str]) -> Dict[str, Tensor]:
     elif not path.is_file():
         looks_like_path = os.sep in name or path.suffix in (".pt", ".pth", ".bin")
         kind = FileNotFoundError if looks_like_path and not name.startswith(("ViT-", "RN")) else ValueError
-        raise kind(f"CLIP backbone {name!r} is neither a file nor a known name; {WAY_OUT}. "
-                   f"OpenAI's names: {', '.join(clip.available_models())}")
+        raise kind(
+            f"CLIP backbone {name!r} is neither a file nor a known name; {WAY_OUT}. "
+            f"OpenAI's names: {', '.join(clip.available_models())}"
+        )
     return read_weights(path)
 
 
@@ -163,8 +183,10 @@ def read_weights(path: Union[str, Path]) -> Dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every way in which a file can be broken
-        raise ValueError(f"{path} is not a CLIP checkpoint, or it is truncated: {str(error).splitlines()[0][:200]}; "
-                         "delete it and fetch it again") from error
+        raise ValueError(
+            f"{path} is not a CLIP checkpoint, or it is truncated: {str(error).splitlines()[0][:200]}; "
+            "delete it and fetch it again"
+        ) from error
     weights = weights.get("state_dict", weights) if isinstance(weights, dict) else weights
     if not isinstance(weights, dict) or "text_projection" not in weights:
         raise ValueError(f"{path} holds no CLIP state dict (no 'text_projection'); {WAY_OUT}")
@@ -178,5 +200,7 @@ def _download(name: str, download_root: Optional[str]) -> Path:
     try:
         return Path(clip_module._download(url, root))
     except (OSError, RuntimeError) as error:
-        raise ConnectionError(f"the weights of {name} could not be fetched from {url}: {error}. Put the file into {root} "
-                              f"yourself, or {WAY_OUT}") from error
+        raise ConnectionError(
+            f"the weights of {name} could not be fetched from {url}: {error}. Put the file into {root} "
+            f"yourself, or {WAY_OUT}"
+        ) from error

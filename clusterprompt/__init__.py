@@ -23,7 +23,8 @@ __all__ = ["extend_cfg", "load_run"]
 def extend_cfg(cfg):
     """Register trainers and data sets with Dassl, and give ``cfg`` the keys they read.
 
-    Where the host already has a trainer, a data set or a key of the same name, the host's stays. May be called any number of times.
+    Where the host already has a trainer, a data set or a key of the same name, the host's stays. May be called any
+    number of times.
 
     Args:
         cfg: The yacs node of ``dassl.config.get_cfg_default()``, extended by the host or not, frozen or not.

@@ -35,7 +35,9 @@ def merge_pairs(cfg, pairs):
         ValueError: An odd number of words, an unknown key, or a value of another type.
     """
     if len(pairs) % 2:
-        raise ValueError(f"config keys and values must come in pairs, KEY VALUE KEY VALUE ...; given: {' '.join(pairs)}")
+        raise ValueError(
+            f"config keys and values must come in pairs, KEY VALUE KEY VALUE ...; given: {' '.join(pairs)}"
+        )
     known = set(keys(cfg))
     for key, value in zip(pairs[::2], pairs[1::2]):
         if key not in known:
@@ -45,7 +47,9 @@ def merge_pairs(cfg, pairs):
         except (ValueError, TypeError, SyntaxError) as error:
             current = get(cfg, key)
             hint = f" Write {value}.0." if isinstance(current, float) and value.lstrip("-").isdigit() else ""
-            raise ValueError(f"{key} takes a {type(current).__name__} such as {current!r}, not {value!r}.{hint}") from error
+            raise ValueError(
+                f"{key} takes a {type(current).__name__} such as {current!r}, not {value!r}.{hint}"
+            ) from error
 
 
 def keys(node, prefix: str = "") -> list:

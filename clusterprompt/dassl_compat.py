@@ -1,15 +1,17 @@
 """Let an unmodified real Dassl.pytorch (0.6.x) run on a current torch and numpy.
 
-Four things stop it. The last one does so when it is imported, so `prepare` has to run before anything imports ``dassl``, unless ``gdown``,
-``wilds`` and ``pandas`` are installed:
+Four things stop it. The last one does so when it is imported, so `prepare` has to run before anything imports
+``dassl``, unless ``gdown``, ``wilds`` and ``pandas`` are installed:
 
 1. its warm-up scheduler hands ``verbose`` to torch's base class, which no longer takes it;
-2. its checkpoints hold scheduler and optimiser objects, which ``torch.load`` refuses since ``weights_only=True`` is the default;
-3. ``numpy.int`` is gone;
-4. it imports ``gdown``, and its WILDS data sets import ``wilds`` and ``pandas`` (and switch off logging, and look up PyPI).
+2. its checkpoints hold scheduler and optimiser objects, which ``torch.load`` refuses since ``weights_only=True`` is the
+default; 3. ``numpy.int`` is gone;
+4. it imports ``gdown``, and its WILDS data sets import ``wilds`` and ``pandas`` (and switch off logging, and look up
+PyPI).
 
-For 2, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set, as torch offers it: real Dassl then trusts its checkpoint files, as it always did. It touches
-only calls that do not choose for themselves; the trainers of this package do, and stay safe. Set TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 to forbid it.
+For 2, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set, as torch offers it: real Dassl then trusts its checkpoint files, as it
+always did. It touches only calls that do not choose for themselves; the trainers of this package do, and stay safe. Set
+TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 to forbid it.
 
 Nothing is done for the stand-in in ``toolbox/``, which needs none of this.
 """
@@ -40,9 +42,13 @@ def prepare():
         return
     folder = Path(spec.origin).parent if spec.origin else None
     if folder is None or not (folder / "engine").is_dir():
-        raise ImportError(f"Package 'dassl' at {spec.origin or list(spec.submodule_search_locations)} is not Dassl.pytorch. {WAY_OUT}")
+        raise ImportError(
+            f"Package 'dassl' at {spec.origin or list(spec.submodule_search_locations)} is not Dassl.pytorch. {WAY_OUT}"
+        )
     if importlib.util.find_spec("tensorboard") is None:
-        raise ImportError("Real Dassl writes its curves with tensorboard, which is not installed: pip install tensorboard")
+        raise ImportError(
+            "Real Dassl writes its curves with tensorboard, which is not installed: pip install tensorboard"
+        )
     _accept_verbose()
     if "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ:
         os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")

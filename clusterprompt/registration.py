@@ -1,7 +1,7 @@
 """Find the trainers and data sets of this package and make them known to Dassl; extend its config by their options.
 
-Nothing is registered when a module is imported: inside somebody's CoOp checkout that would clash with the host's own ``CoOp`` or ``Caltech101``,
-or not, depending on which was imported first. `extend_cfg` runs when every import is done.
+Nothing is registered when a module is imported: inside somebody's CoOp checkout that would clash with the host's own
+``CoOp`` or ``Caltech101``, or not, depending on which was imported first. `extend_cfg` runs when every import is done.
 """
 
 import importlib
@@ -12,7 +12,8 @@ import sys
 from . import dassl_compat
 
 logger = logging.getLogger(__name__)
-# What the config's node DATASET gets beside Dassl's keys: CoOp's class halves, and what own images need (docs/own_images.md).
+# What the config's node DATASET gets beside Dassl's keys: CoOp's class halves, and what own images need
+# (docs/own_images.md).
 DATASET_OPTIONS = {"SUBSAMPLE_CLASSES": "all", "CSV": "", "TEMPLATE": "", "DESCRIPTIONS": ""}
 
 
@@ -90,7 +91,9 @@ class _StdoutHandler(logging.StreamHandler):
 
 
 def _classes_below(folder: str, base: type) -> list:
-    """Return the public subclasses of ``base`` that the modules of ``clusterprompt.<folder>`` define, by module and place."""
+    """Return the public subclasses of ``base`` that the modules of ``clusterprompt.<folder>`` define, by module and
+    place.
+    """
     package = importlib.import_module(f"{__package__}.{folder}")
     found = []
     for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
@@ -103,7 +106,9 @@ def _classes_below(folder: str, base: type) -> list:
 
 
 def _register(registry, classes: list, kind: str) -> list:
-    """Register classes under their names where these are free; return those that have the names, and say in one line which stay the host's."""
+    """Register classes under their names where these are free; return those that have the names, and say in one line
+    which stay the host's.
+    """
     kept = []
     for cls in classes:
         if cls.__name__ not in registry.registered_names():

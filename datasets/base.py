@@ -1,7 +1,7 @@
 """What every data set here shares: where its files are, its few-shot sample, its base and new halves.
 
-A data set is a spec: a subclass that says ``folder``, ``images``, ``split_file`` and ``template``. Only where the layout differs from
-CoOp's does it also override ``read``.
+A data set is a spec: a subclass that says ``folder``, ``images``, ``split_file`` and ``template``. Only where the
+layout differs from CoOp's does it also override ``read``.
 """
 
 import hashlib
@@ -28,16 +28,19 @@ class PromptDataset(DatasetBase):
     Attributes:
         folder: Name of the data set's folder below the data root. A class without it is abstract and is not registered.
         images: The folder of the images, relative to ``folder``; the split file's paths are relative to it.
-        split_file: Name of the JSON file below ``folder``: ``{"train" | "val" | "test": [[path, label, classname], ...]}``.
+        split_file: Name of the JSON file below ``folder``: ``{"train" | "val" | "test": [[path, label, classname],
+            ...]}``.
         template: The hand-written prompt, with ``{}`` for the class name.
         homepage: Where the images come from; named in errors.
         lists_url: Where the split file, or what there is in its place, comes from; named in errors.
         n_classes: Number of classes of the whole data set; 0 where it is not known beforehand.
-        counts: Published numbers of images, ``{"train": n, "val": n, "test": n}``; a set without such a list has no such key.
-        test_only: The set has no training images of its own: its test images stand in for them, there is no validation set, and
-            NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
+        counts: Published numbers of images, ``{"train": n, "val": n, "test": n}``; a set without such a list has no
+            such key.
+        test_only: The set has no training images of its own: its test images stand in for them, there is no validation
+            set, and NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
         dataset_dir, image_dir: Absolute paths, set on the instance.
-        fewshot_digests: ``{"train": ..., "val": ...}``, sha256 of the sampled lists before the classes are halved; see `digest`.
+        fewshot_digests: ``{"train": ..., "val": ...}``, sha256 of the sampled lists before the classes are halved; see
+            `digest`.
         fewshot_digest: The one of "train".
     """
 
@@ -59,7 +62,8 @@ class PromptDataset(DatasetBase):
 
         Raises:
             FileNotFoundError: The root, the folder, the split file or an image is missing.
-            ValueError: A setting is not allowed, the split file or few-shot cache is damaged, a class has fewer images than shots.
+            ValueError: A setting is not allowed, the split file or few-shot cache is damaged, a class has fewer images
+                than shots.
         """
         num_shots = cfg.DATASET.NUM_SHOTS
         subsample = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
@@ -89,23 +93,30 @@ class PromptDataset(DatasetBase):
             name, fewshot = type(self).__name__, num_shots >= 1 and not self.test_only
             what = f"{num_shots} shots, seed {cfg.SEED}" if fewshot else "all images"
             verdict = canonical.verdict(name, num_shots, cfg.SEED, self.fewshot_digests) if fewshot else ""
-            logger.info("%s, %s: digest of the training list %s%s", name, what, self.fewshot_digest, verdict and f" ({verdict})")
+            logger.info(
+                "%s, %s: digest of the training list %s%s", name, what, self.fewshot_digest, verdict and f" ({verdict})"
+            )
 
         if not self.test_only:
             train, val, test = subsample_classes(train, test if val is None else val, test, subsample=subsample)
             if not test:
                 name = type(self).__name__
-                raise ValueError(f"{name}: no class of DATASET.SUBSAMPLE_CLASSES {subsample} has a test image in {self.dataset_dir}.")
+                raise ValueError(
+                    f"{name}: no class of DATASET.SUBSAMPLE_CLASSES {subsample} has a test image in {self.dataset_dir}."
+                )
         super().__init__(train_x=only_datums(train), val=val and only_datums(val), test=only_datums(test))
 
     def prepare(self, root_dir: str):
-        """Make sure that the files are there. Does nothing here: a hook for data sets that can write or fetch themselves."""
+        """Make sure that the files are there.
+
+        Does nothing here: a hook for data sets that can write or fetch themselves.
+        """
 
     def read(self):
         """Return the full (train, val, test) lists, all classes, from the split file.
 
-        A subclass that overrides this may return None for val, where the test images validate too. In place of Datum, which asks the
-        disk for each file, it may return any records with ``impath``, ``label`` and ``classname``.
+        A subclass that overrides this may return None for val, where the test images validate too. In place of Datum,
+        which asks the disk for each file, it may return any records with ``impath``, ``label`` and ``classname``.
         """
         path = os.path.join(self.dataset_dir, self.split_file)
         if not os.path.isfile(path):
@@ -148,7 +159,11 @@ class PromptDataset(DatasetBase):
     def _compare_counts(self, train, val, test):
         """Warn where the data are not the whole published set, as after an interrupted copy."""
         found = {"train": len(train or []), "val": len(val or []), "test": len(test)}
-        differ = [f"{found[part]} {part} images instead of {count}" for part, count in self.counts.items() if found[part] != count]
+        differ = [
+            f"{found[part]} {part} images instead of {count}"
+            for part, count in self.counts.items()
+            if found[part] != count
+        ]
         classes = len({item.label for item in test})
         if self.n_classes and classes != self.n_classes:
             differ.insert(0, f"{classes} classes instead of {self.n_classes}")
@@ -159,7 +174,11 @@ class PromptDataset(DatasetBase):
     def _way_out(self) -> str:
         where = f"Images: {self.homepage}. " if self.homepage else ""
         where += f"{self.split_file or 'Lists'}: {self.lists_url}. " if self.lists_url else ""
-        layout = os.path.join("<root>", self.folder, self.split_file) if self.split_file else os.path.join("<root>", self.folder)
+        layout = (
+            os.path.join("<root>", self.folder, self.split_file)
+            if self.split_file
+            else os.path.join("<root>", self.folder)
+        )
         return f"{where}DATASETS.md says where to get {layout} and how the folders must look."
 
     def _sample_fewshot(self, train, val, num_shots: int, seed: int):
@@ -184,7 +203,9 @@ class PromptDataset(DatasetBase):
             return sampled
         cached = fewshot_cache.load(cache, train, val, self.image_dir)
         cached = (cached[0], sampled[1] if cached[1] is None else cached[1])
-        same = [digest(ours or [], self.image_dir) for ours in sampled] == [digest(theirs or [], self.image_dir) for theirs in cached]
+        same = [digest(ours or [], self.image_dir) for ours in sampled] == [
+            digest(theirs or [], self.image_dir) for theirs in cached
+        ]
         comparison = f"; it {'equals' if same else 'DIFFERS from'} what seed {seed} draws" if seed >= 0 else ""
         logger.info("Few-shot sample taken from CoOp's cache %s%s", cache, comparison)
         return cached
@@ -193,7 +214,9 @@ class PromptDataset(DatasetBase):
 def check_num_shots(num_shots: int):
     """Raise ValueError unless ``num_shots`` is -1 (all images) or at least 1."""
     if num_shots != -1 and num_shots < 1:
-        raise ValueError(f"DATASET.NUM_SHOTS is {num_shots}; allowed are 1, 2, 3, ... images a class, or -1 for all of them.")
+        raise ValueError(
+            f"DATASET.NUM_SHOTS is {num_shots}; allowed are 1, 2, 3, ... images a class, or -1 for all of them."
+        )
 
 
 def check_subsample(subsample: str):
@@ -212,13 +235,17 @@ def read_split(path: str, keys=("train", "val", "test")) -> dict:
         with open(path, encoding="utf-8") as file:
             split = json.load(file)
     except ValueError as error:  # covers JSONDecodeError and UnicodeDecodeError
-        raise ValueError(f"Split file {path} is not valid JSON ({error}). Download it again; DATASETS.md says from where.") from error
+        raise ValueError(
+            f"Split file {path} is not valid JSON ({error}). Download it again; DATASETS.md says from where."
+        ) from error
     if not isinstance(split, dict) or any(not isinstance(split.get(key), list) for key in keys):
         raise ValueError(f"Split file {path} should be an object with the lists {', '.join(keys)}.")
     for name in ("train", "val", "test"):
         for row in split.get(name, []):
             if not (isinstance(row, list) and [type(part) for part in row] == [str, int, str]):
-                raise ValueError(f"Split file {path}, '{name}': a row is {row!r}; wanted is [image path, label, class name].")
+                raise ValueError(
+                    f"Split file {path}, '{name}': a row is {row!r}; wanted is [image path, label, class name]."
+                )
     return split
 
 
@@ -237,14 +264,21 @@ def subsample_classes(train, val, test, subsample: str = "all"):
         raise ValueError(f"DATASET.SUBSAMPLE_CLASSES {subsample} leaves no class of {len(labels)}.")
     relabel = {label: new for new, label in enumerate(kept)}
     return tuple(
-        [Datum(impath=item.impath, label=relabel[item.label], classname=item.classname) for item in part if item.label in relabel]
+        [
+            Datum(impath=item.impath, label=relabel[item.label], classname=item.classname)
+            for item in part
+            if item.label in relabel
+        ]
         for part in (train, val, test)
     )
 
 
 def only_datums(items) -> list:
     """Turn what is not a Datum yet into one; the file has to exist."""
-    return [item if isinstance(item, Datum) else Datum(impath=item.impath, label=item.label, classname=item.classname) for item in items]
+    return [
+        item if isinstance(item, Datum) else Datum(impath=item.impath, label=item.label, classname=item.classname)
+        for item in items
+    ]
 
 
 def digest(items, image_dir: str) -> str:

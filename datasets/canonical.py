@@ -1,8 +1,8 @@
 """Recognise CoOp's few-shot samples: those that every paper of the field trains on, when its seeds are 1, 2 and 3.
 
-``canonical_samples.json`` holds their digests (see `base.digest`) for the ten data sets with a fixed split: ``{data set: {"shot_16-seed_1":
-[train, val]}}``. ImageNet is not among them: CoOp draws from it in the order in which the disk lists the files, so its samples differ
-between machines.
+``canonical_samples.json`` holds their digests (see `base.digest`) for the ten data sets with a fixed split: ``{data
+set: {"shot_16-seed_1": [train, val]}}``. ImageNet is not among them: CoOp draws from it in the order in which the disk
+lists the files, so its samples differ between machines.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Draw the images of the embedded world: figures with a shape, a colour and a texture on 64 x 64 pixels.
 
-A picture is fully determined by (dataset, split, index) through :func:`rng_for`. A :class:`Style` says how hard it is to see what
-was drawn; the pretraining images of the embedded CLIP and the data sets made from this module differ in style and in seeds.
+A picture is fully determined by (dataset, split, index) through :func:`rng_for`. A :class:`Style` says how hard it is
+to see what was drawn; the pretraining images of the embedded CLIP and the data sets made from this module differ in
+style and in seeds.
 """
 
 import hashlib
@@ -94,7 +95,8 @@ def draw(figure: Figure, style: Style, rng: np.random.Generator) -> Image.Image:
     return _degrade(small, style, rng)
 
 
-# ---------------------------------------------------------------------------------------------------------------- geometry
+# ----------------------------------------------------------------------------------------------------------------
+# geometry
 
 
 def _regular(n: int, radius: float = 1.0, start: float = -90) -> np.ndarray:
@@ -167,7 +169,8 @@ def _figures(figure: Figure, style: Style, rng: np.random.Generator) -> tuple[np
     return mask, np.asarray(contour) / 255.0 * grown, radius  # a hole's contour may leave the figure: cut it off
 
 
-# ---------------------------------------------------------------------------------------------------------------- surfaces
+# ----------------------------------------------------------------------------------------------------------------
+# surfaces
 
 
 def _palette(name: str, style: Style, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -225,7 +228,8 @@ def _pattern(texture: str, rng: np.random.Generator, period: float) -> np.ndarra
     return weave.astype(float)
 
 
-# ---------------------------------------------------------------------------------------------------------------- the camera
+# ---------------------------------------------------------------------------------------------------------------- the
+# camera
 
 
 def _degrade(pixels: np.ndarray, style: Style, rng: np.random.Generator) -> Image.Image:
@@ -237,7 +241,9 @@ def _degrade(pixels: np.ndarray, style: Style, rng: np.random.Generator) -> Imag
     pixels = pixels * rng.uniform(*style.gain)
     image = _to_image(pixels)
     if style.resolution < SIZE:
-        image = image.resize((style.resolution,) * 2, Image.Resampling.BOX).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        image = image.resize((style.resolution,) * 2, Image.Resampling.BOX).resize(
+            (SIZE, SIZE), Image.Resampling.BILINEAR
+        )
     sigma = rng.uniform(*style.blur)
     if sigma:
         image = image.filter(ImageFilter.GaussianBlur(sigma))
@@ -253,7 +259,10 @@ def _colour_shift(angle: float, wash: float) -> np.ndarray:
 
 
 def _upsample(field: np.ndarray) -> np.ndarray:
-    channels = [Image.fromarray(c.astype(np.float32)).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for c in np.moveaxis(field, -1, 0)]
+    channels = [
+        Image.fromarray(c.astype(np.float32)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        for c in np.moveaxis(field, -1, 0)
+    ]
     return np.stack([np.asarray(c) for c in channels], -1)
 
 

@@ -1,7 +1,8 @@
 """Read the few-shot samples that CoOp leaves as pickles beside the images. We never write any: the seed says the same.
 
-A pickle can run code when it is loaded. These are read so that nothing but Dassl's Datum and plain containers can come out, and a Datum
-comes out as a record that is looked up in the split: the cache can choose among the listed images, and nothing else.
+A pickle can run code when it is loaded. These are read so that nothing but Dassl's Datum and plain containers can come
+out, and a Datum comes out as a record that is looked up in the split: the cache can choose among the listed images, and
+    nothing else.
 """
 
 import os
@@ -18,7 +19,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) == DATUM:
             return _Record
-        raise pickle.UnpicklingError(f"it refers to '{module}.{name}', and only Dassl's Datum is allowed; nothing was run")
+        raise pickle.UnpicklingError(
+            f"it refers to '{module}.{name}', and only Dassl's Datum is allowed; nothing was run"
+        )
 
 
 def load(path: str, train, val, image_dir: str):
@@ -53,7 +56,7 @@ def load(path: str, train, val, image_dir: str):
 def relative(impath: str, image_dir: str) -> str:
     """Return ``impath`` relative to ``image_dir``, with forward slashes."""
     if impath.startswith(image_dir + os.sep):  # nearly always, and much faster: ImageNet has over a million of them
-        return impath[len(image_dir) + 1:].replace(os.sep, "/")
+        return impath[len(image_dir) + 1 :].replace(os.sep, "/")
     return os.path.relpath(impath, image_dir).replace(os.sep, "/")
 
 
@@ -76,10 +79,13 @@ def _find(path, record, listed):
         raise _refuse(path, f"names an image that this split does not list: {impath}")
     if (fields.get("_label"), fields.get("_classname")) != (item.label, item.classname):
         raise _refuse(
-            path, f"calls {impath} {fields.get('_label')} '{fields.get('_classname')}', the split {item.label} '{item.classname}'"
+            path,
+            f"calls {impath} {fields.get('_label')} '{fields.get('_classname')}', the split {item.label} '{item.classname}'",
         )
     return item
 
 
 def _refuse(path, why):
-    return ValueError(f"Few-shot cache {path} {why}. Delete the file, or move it away: the sample is then drawn from the seed.")
+    return ValueError(
+        f"Few-shot cache {path} {why}. Delete the file, or move it away: the sample is then drawn from the seed."
+    )

@@ -1,13 +1,13 @@
 """FGVC-Aircraft (Maji et al. 2013), its own split: 100 variants, 3334 / 3333 / 3333 images."""
 
-
 from .base import PromptDataset
 
 
 class FGVCAircraft(PromptDataset):
     """Aircraft by variant.
 
-    The official lists: ``variants.txt`` in order of the labels, and ``images_variant_<part>.txt`` with lines ``<image> <variant>``.
+    The official lists: ``variants.txt`` in order of the labels, and ``images_variant_<part>.txt`` with lines ``<image>
+        <variant>``.
     """
 
     folder = "fgvc_aircraft"
@@ -26,6 +26,8 @@ class FGVCAircraft(PromptDataset):
         for line in self.lines_of(file):
             image, _, variant = line.partition(" ")  # a variant may have blanks itself: "Cessna 172"
             if variant not in labels:
-                raise ValueError(f"{file} in {self.dataset_dir}: the line '{line}' names no variant of variants.txt. {self._way_out()}")
+                raise ValueError(
+                    f"{file} in {self.dataset_dir}: the line '{line}' names no variant of variants.txt. {self._way_out()}"
+                )
             rows.append((f"{image}.jpg", labels[variant], variant))
         return self.as_datums(rows)

@@ -30,15 +30,19 @@ class ImageCSV(OwnImages):
                 continue
             part = PARTS.get(row["split"].casefold(), "") if split else ""
             if split and not part:
-                raise ValueError(f"{where}: the split is {row['split']!r}; allowed are train, val and test, in every row or, without the column "
-                                 "'split', in none.")
+                raise ValueError(
+                    f"{where}: the split is {row['split']!r}; allowed are train, val and test, in every row or, without the column "
+                    "'split', in none."
+                )
             if path in lines:
                 raise ValueError(f"{where}: {row['path']} stands in line {lines[path]} already. Keep one of them.")
             lines[path] = number
             found.append(Found(path, composed(row["label"]), part))
         if missing:
-            raise FileNotFoundError(f"{self.table}: {len(missing)} of {len(rows)} images do not exist: {first(missing)}. "
-                                    f"Paths are relative to {self.image_dir}.")
+            raise FileNotFoundError(
+                f"{self.table}: {len(missing)} of {len(rows)} images do not exist: {first(missing)}. "
+                f"Paths are relative to {self.image_dir}."
+            )
         return found
 
     def _on_disk(self, path: str):
@@ -62,10 +66,12 @@ class ImageCSV(OwnImages):
 def read_table(path: str) -> list:
     """Return the rows of a table as (number of the line, {column: text}), values stripped.
 
-    The separator is the one of comma, semicolon and tab that the header holds most of: spreadsheets of other languages write semicolons.
+    The separator is the one of comma, semicolon and tab that the header holds most of: spreadsheets of other languages
+        write semicolons.
 
     Raises:
-        ValueError: It is not UTF-8, has no row, lacks a column or has it twice, or a row has no path, no label or too many fields.
+        ValueError: It is not UTF-8, has no row, lacks a column or has it twice, or a row has no path, no label or too
+            many fields.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -77,15 +83,21 @@ def read_table(path: str) -> list:
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
     lacking = [name for name in ("path", "label") if name not in reader.fieldnames]
     if lacking:
-        raise ValueError(f"{path}: the first line should name the columns path, label and perhaps split; it lacks {' and '.join(lacking)}: "
-                         f"{header.strip()!r}.")
+        raise ValueError(
+            f"{path}: the first line should name the columns path, label and perhaps split; it lacks {' and '.join(lacking)}: "
+            f"{header.strip()!r}."
+        )
     double = [name for name in ("path", "label", "split") if reader.fieldnames.count(name) > 1]
     if double:
-        raise ValueError(f"{path}: the first line names the column {double[0]} more than once (capitals do not count): {header.strip()!r}. Rename the others.")
+        raise ValueError(
+            f"{path}: the first line names the column {double[0]} more than once (capitals do not count): {header.strip()!r}. Rename the others."
+        )
     rows = []
     while row := _next(reader, path):
         if None in row:
-            raise ValueError(f'{path}, line {reader.line_num}: more fields than columns. Put a text that holds the separator into "quotes".')
+            raise ValueError(
+                f'{path}, line {reader.line_num}: more fields than columns. Put a text that holds the separator into "quotes".'
+            )
         row = {name: text.strip() for name, text in row.items()}
         for name in ("path", "label"):
             if not row[name]:

@@ -62,7 +62,9 @@ class _InFolders(PromptDataset):
         Images come by name, so that a seed means the same ones on every disk.
         """
         items = []
-        for label, (name, classname) in enumerate(tqdm(names.items(), desc=f"listing {folder}", disable=None, leave=False)):
+        for label, (name, classname) in enumerate(
+            tqdm(names.items(), desc=f"listing {folder}", disable=None, leave=False)
+        ):
             path = os.path.join(folder, name)
             if not os.path.isdir(path):
                 raise FileNotFoundError(f"Folder not found: {path}. {self._way_out()}")
@@ -81,9 +83,9 @@ def _is_image(entry: os.DirEntry) -> bool:
 class ImageNet(_InFolders):
     """1000 classes; the official validation images are the test images, and validate too.
 
-    CoOp lists a class in the order of its disk, and so draws another few-shot sample on each machine; here it is the order of the
-    file names. CoOp's ``preprocessed.pkl`` is not read: it is such a listing, with the absolute paths of one machine, and a pickle can
-    run code. A sample that CoOp left in ``split_fewshot/`` is used, as with any data set.
+    CoOp lists a class in the order of its disk, and so draws another few-shot sample on each machine; here it is the
+    order of the file names. CoOp's ``preprocessed.pkl`` is not read: it is such a listing, with the absolute paths of
+    one machine, and a pickle can run code. A sample that CoOp left in ``split_fewshot/`` is used, as with any data set.
 
     Two pairs of classes share a name: "missile" (labels 657, 744) and "sunglasses" (836, 837).
     """

@@ -1,4 +1,7 @@
-"""What the two data sets of a user's own images share: class names, a split made once, damaged images left out. See docs/own_images.md."""
+"""What the two data sets of a user's own images share: class names, a split made once, damaged images left out.
+
+See docs/own_images.md.
+"""
 
 import difflib
 import errno
@@ -22,7 +25,15 @@ from .base import PromptDataset, read_split
 logger = logging.getLogger(__name__)
 
 # What people call the parts of a data set, in any case.
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 CLASSES_FILE = "classes.txt"
 LISTS = ("train", "val", "test", "damaged")
 MIN_IMAGES = 3  # one each to train, validate and test
@@ -45,8 +56,8 @@ class Found(NamedTuple):
 class OwnImages(PromptDataset):
     """Images of a user: a subclass finds them, everything else is here.
 
-    A first run checks every image and writes which of them train, validate and test; later runs read that, and stop if the images or their
-    classes are no longer the ones it was written for.
+    A first run checks every image and writes which of them train, validate and test; later runs read that, and stop if
+    the images or their classes are no longer the ones it was written for.
     """
 
     images = "."
@@ -77,15 +88,27 @@ class OwnImages(PromptDataset):
             split = make_split(self.image_dir, found, classes)
             place = self._write(split, places)
             sizes = ", ".join(f"{len(split[part])} {part}" for part in ("train", "val", "test"))
-            logger.info("%d classes, %s images: this split was written to %s, which later runs read", len(classes), sizes, place)
+            logger.info(
+                "%d classes, %s images: this split was written to %s, which later runs read", len(classes), sizes, place
+            )
         if split["damaged"]:
-            logger.warning("Damaged, and left out (%d): %s", len(split["damaged"]), first(f"{path} ({reason})" for path, _, reason in split["damaged"]))
-        spelling = {composed(item.path): item.path for item in found}  # a split made on macOS may spell umlauts another way than this disk
-        return tuple(self.as_datums([[spelling[composed(path)], label, name] for path, label, name in split[part]])
-                     for part in ("train", "val", "test"))
+            logger.warning(
+                "Damaged, and left out (%d): %s",
+                len(split["damaged"]),
+                first(f"{path} ({reason})" for path, _, reason in split["damaged"]),
+            )
+        spelling = {
+            composed(item.path): item.path for item in found
+        }  # a split made on macOS may spell umlauts another way than this disk
+        return tuple(
+            self.as_datums([[spelling[composed(path)], label, name] for path, label, name in split[part]])
+            for part in ("train", "val", "test")
+        )
 
     def _place_elsewhere(self) -> str:
-        """Where the split lies if the folder of the images cannot be written to; the name tells which folder it belongs to."""
+        """Where the split lies if the folder of the images cannot be written to; the name tells which folder it belongs
+        to.
+        """
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         key = hashlib.sha256(os.path.realpath(self.image_dir).encode()).hexdigest()[:12]
         return os.path.join(cache, "clusterprompt", f"{os.path.basename(self.image_dir)}-{key}", self.split_file)
@@ -97,7 +120,9 @@ class OwnImages(PromptDataset):
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
-            logger.warning("%s cannot be written to (%s): the split goes into your cache", self.image_dir, error.strerror)
+            logger.warning(
+                "%s cannot be written to (%s): the split goes into your cache", self.image_dir, error.strerror
+            )
             os.makedirs(os.path.dirname(places[1]), exist_ok=True)
             write_atomically(split, places[1])
             return places[1]
@@ -107,10 +132,12 @@ class OwnImages(PromptDataset):
 
 
 def read_classes(path: str, folders: list) -> dict:
-    """Return the class names by folder, in order of the labels: those that a file lists, as it lists them, then the others.
+    """Return the class names by folder, in order of the labels: those that a file lists, as it lists them, then the
+    others.
 
     Args:
-        path: A text file, one class a line: ``folder = class name``, or a folder alone, which keeps its name. It need not exist.
+        path: A text file, one class a line: ``folder = class name``, or a folder alone, which keeps its name. It need
+            not exist.
         folders: All classes as folders or table call them, sorted.
 
     Raises:
@@ -124,8 +151,11 @@ def read_classes(path: str, folders: list) -> dict:
         where = f"{path}, line {number}"
         if folder not in folders:
             close = difflib.get_close_matches(folder, folders, 1, 0.5)
-            raise ValueError(f"{where}: there is no class {folder!r}." + (f" Did you mean {close[0]!r}?" if close else "")
-                             + f" There are {first(folders)}.")
+            raise ValueError(
+                f"{where}: there is no class {folder!r}."
+                + (f" Did you mean {close[0]!r}?" if close else "")
+                + f" There are {first(folders)}."
+            )
         if folder in classes:
             raise ValueError(f"{where}: {folder!r} has a line already.")
         if equals and not name:
@@ -134,13 +164,17 @@ def read_classes(path: str, folders: list) -> dict:
     for folder in folders:
         classes.setdefault(folder, folder)
     if len(classes) < 2:
-        raise ValueError(f"There is only one class in {os.path.dirname(path)}, {folders[0]!r}: at least two are needed.")
+        raise ValueError(
+            f"There is only one class in {os.path.dirname(path)}, {folders[0]!r}: at least two are needed."
+        )
     same = {}
     for folder, name in classes.items():
         same.setdefault(readable(name).casefold(), []).append(folder)
     double = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
     if double:
-        raise ValueError(f"These classes have the same name for CLIP: {first(double)}. Give them different ones in {path}.")
+        raise ValueError(
+            f"These classes have the same name for CLIP: {first(double)}. Give them different ones in {path}."
+        )
     return classes
 
 
@@ -155,10 +189,12 @@ def _lines(path: str) -> list:
 
 
 def make_split(folder: str, found: list, classes: dict) -> dict:
-    """Decide which images train, validate and test, in CoOp's form; damaged ones stand under "damaged", with the reason for a name.
+    """Decide which images train, validate and test, in CoOp's form; damaged ones stand under "damaged", with the reason
+    for a name.
 
-    Where the user has not decided, 30 % of each class test, 20 % validate and the rest train, at least one each. The lot falls by the
-    sha256 of the paths: the same on every machine, whatever the run's seed, and whatever the other classes hold.
+    Where the user has not decided, 30 % of each class test, 20 % validate and the rest train, at least one each. The
+    lot falls by the sha256 of the paths: the same on every machine, whatever the run's seed, and whatever the other
+        classes hold.
 
     Raises:
         ValueError: A class has too few images.
@@ -183,9 +219,15 @@ def make_split(folder: str, found: list, classes: dict) -> dict:
             split[part] += [[item.path, labels[name], classes[name]] for item in sorted(chosen)]
     damaged = f" Damaged images do not count: {first(row[0] for row in split['damaged'])}." if split["damaged"] else ""
     if too_few:
-        need = "every class needs an image to train on" if given else f"a class needs {MIN_IMAGES}, to train, validate and test"
-        raise ValueError(f"Too few images in {len(too_few)} of {len(classes)} classes of {folder}: {first(too_few)}; {need}.{damaged} "
-                         "Add images, or take the class away.")
+        need = (
+            "every class needs an image to train on"
+            if given
+            else f"a class needs {MIN_IMAGES}, to train, validate and test"
+        )
+        raise ValueError(
+            f"Too few images in {len(too_few)} of {len(classes)} classes of {folder}: {first(too_few)}; {need}.{damaged} "
+            "Add images, or take the class away."
+        )
     if not split["test"]:
         raise ValueError(f"No image to test on in {folder}.{damaged} Say which, or leave the split to this program.")
     return split
@@ -200,12 +242,13 @@ def assign(items: list) -> dict:
     elif len(items) >= MIN_IMAGES:
         lots = sorted(items, key=lambda item: hashlib.sha256(composed(item.path).encode()).digest())
         n_test, n_val = (max(1, (len(items) * tenths + 5) // 10) for tenths in (3, 2))
-        parts = {"test": lots[:n_test], "val": lots[n_test: n_test + n_val], "train": lots[n_test + n_val:]}
+        parts = {"test": lots[:n_test], "val": lots[n_test : n_test + n_val], "train": lots[n_test + n_val :]}
     return parts
 
 
 def faults(folder: str, paths: list) -> list:
     """Open and decode every image as training will; return what is wrong with each, an empty string for nothing."""
+
     def fault(path):
         try:
             with Image.open(os.path.join(folder, path)) as image:
@@ -229,7 +272,9 @@ def read_own_split(path: str) -> dict:
             return {name: split[name] for name in LISTS}
     except ValueError:
         pass
-    raise ValueError(f"The split file {path} is damaged, or not one of this program. Delete it, and the next run makes it anew.")
+    raise ValueError(
+        f"The split file {path} is damaged, or not one of this program. Delete it, and the next run makes it anew."
+    )
 
 
 def check_unchanged(split: dict, found: list, classes: dict, place: str):
@@ -237,8 +282,10 @@ def check_unchanged(split: dict, found: list, classes: dict, place: str):
     labels = {folder: (label, classes[folder]) for label, folder in enumerate(classes)}
     now = {composed(item.path): item for item in found}
     then = {composed(path): (part, label, name) for part, rows in split.items() for path, label, name in rows}
-    changes = [("new images", [path for path in now if path not in then]),
-               ("missing images", [path for path in then if path not in now and then[path][0] != "damaged"])]
+    changes = [
+        ("new images", [path for path in now if path not in then]),
+        ("missing images", [path for path in then if path not in now and then[path][0] != "damaged"]),
+    ]
     other_class, other_part = [], []
     for path in now.keys() & then.keys():
         part, label, name = then[path]
@@ -249,8 +296,10 @@ def check_unchanged(split: dict, found: list, classes: dict, place: str):
     changes += [("another name or number of the class", sorted(other_class)), ("another part", sorted(other_part))]
     said = [f"{what}: {len(paths)} ({first(paths, 5)})" for what, paths in changes if paths]
     if said:
-        raise ValueError(f"The data have changed since their split was written to {place}: {'; '.join(said)}. Undo that, or delete the "
-                         "file: the next run then makes a new split, with which earlier results do not compare.")
+        raise ValueError(
+            f"The data have changed since their split was written to {place}: {'; '.join(said)}. Undo that, or delete the "
+            "file: the next run then makes a new split, with which earlier results do not compare."
+        )
 
 
 def write_atomically(split: dict, path: str):
@@ -258,7 +307,10 @@ def write_atomically(split: dict, path: str):
     handle, work = tempfile.mkstemp(prefix=".split-", dir=os.path.dirname(path))
     try:
         with open(handle, "w", encoding="utf-8") as file:
-            lists = (f'"{part}": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]" for part, rows in split.items())
+            lists = (
+                f'"{part}": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"
+                for part, rows in split.items()
+            )
             file.write("{\n" + ",\n".join(lists) + "\n}\n")
         os.chmod(work, 0o644)  # mkstemp's are for their owner alone
         os.replace(work, path)
@@ -282,11 +334,15 @@ def check_paths(found: list):
     """Raise ValueError for paths that are no Unicode, or differ in nothing but how Unicode writes them."""
     broken = [ascii(item.path) for item in found if not _is_text(item.path)]
     if broken:
-        raise ValueError(f"{len(broken)} names of files or folders are not UTF-8, as old archives leave them: {first(broken)}. Rename them "
-                         "(convmv does it for whole folders).")
+        raise ValueError(
+            f"{len(broken)} names of files or folders are not UTF-8, as old archives leave them: {first(broken)}. Rename them "
+            "(convmv does it for whole folders)."
+        )
     double = [path for path, count in Counter(composed(item.path) for item in found).items() if count > 1]
     if double:
-        raise ValueError(f"{len(double)} names stand twice, with umlauts in composed and decomposed Unicode: {first(double)}. Rename one of each.")
+        raise ValueError(
+            f"{len(double)} names stand twice, with umlauts in composed and decomposed Unicode: {first(double)}. Rename one of each."
+        )
 
 
 def _is_text(name: str) -> bool:

@@ -1,7 +1,7 @@
 """The embedded world: small drawn data sets, written below the data root on first use.
 
-`Shapes` is the main one; four shifted copies of its classes are for domain generalisation, three sets whose classes read differently for
-cross-dataset evaluation. A small synthetic world that exercises the code: not a benchmark.
+`Shapes` is the main one; four shifted copies of its classes are for domain generalisation, three sets whose classes
+read differently for cross-dataset evaluation. A small synthetic world that exercises the code: not a benchmark.
 """
 
 import json
@@ -20,30 +20,73 @@ from .drawing import COLOURS, SHAPES, TEXTURES, Figure, Style, draw, rng_for
 
 logger = logging.getLogger(__name__)
 
-# Unlike the clean drawings that the embedded CLIP was pretrained on: colours are turned and washed out, textures are wider, and a bad camera
-# adds blur, noise and blotches. The first three are the same in all pictures, so there is something to learn that new classes share.
+# Unlike the clean drawings that the embedded CLIP was pretrained on: colours are turned and washed out, textures are
+# wider, and a bad camera adds blur, noise and blotches. The first three are the same in all pictures, so there is
+# something to learn that new classes share.
 STYLE = Style(
-    radius=(14, 24), rotation=35, jitter=20, clutter=0.15, hue=(20, 28), wash=0.3, weave=1.4,
-    blotches=(8, 30), gain=(0.65, 1), blur=(0.2, 0.8), noise=(8, 22),
+    radius=(14, 24),
+    rotation=35,
+    jitter=20,
+    clutter=0.15,
+    hue=(20, 28),
+    wash=0.3,
+    weave=1.4,
+    blotches=(8, 30),
+    gain=(0.65, 1),
+    blur=(0.2, 0.8),
+    noise=(8, 22),
 )
-VERSION = "1"  # to be raised whenever a picture changes: pictures of two versions give different numbers under the same names
+VERSION = (
+    "1"  # to be raised whenever a picture changes: pictures of two versions give different numbers under the same names
+)
 NUMBERS = ("one thing", "two things", "three things", "four things", "five things")
 
 
-# Drawn by lot among all combinations so that each half holds every texture 5 times, every colour twice, every shape once or twice.
+# Drawn by lot among all combinations so that each half holds every texture 5 times, every colour twice, every shape
+# once or twice.
 BASE = (
-    "striped yellow star", "striped brown pentagon", "dotted white diamond", "striped yellow ring",
-    "plain cyan crescent", "dotted purple star", "plain cyan triangle", "dotted brown ring",
-    "checkered purple heart", "striped red diamond", "dotted green triangle", "dotted red heart",
-    "striped blue pentagon", "plain white arrow", "checkered pink cross", "checkered pink arrow",
-    "plain orange crescent", "plain orange hexagon", "checkered green circle", "checkered blue square",
+    "striped yellow star",
+    "striped brown pentagon",
+    "dotted white diamond",
+    "striped yellow ring",
+    "plain cyan crescent",
+    "dotted purple star",
+    "plain cyan triangle",
+    "dotted brown ring",
+    "checkered purple heart",
+    "striped red diamond",
+    "dotted green triangle",
+    "dotted red heart",
+    "striped blue pentagon",
+    "plain white arrow",
+    "checkered pink cross",
+    "checkered pink arrow",
+    "plain orange crescent",
+    "plain orange hexagon",
+    "checkered green circle",
+    "checkered blue square",
 )
 NEW = (
-    "checkered pink ring", "checkered brown pentagon", "plain brown heart", "checkered red star",
-    "checkered orange ring", "dotted blue triangle", "dotted purple diamond", "checkered pink triangle",
-    "plain yellow pentagon", "striped yellow arrow", "striped cyan circle", "striped green cross",
-    "striped white arrow", "dotted orange circle", "dotted white square", "striped purple crescent",
-    "dotted blue hexagon", "plain cyan heart", "plain green hexagon", "plain red diamond",
+    "checkered pink ring",
+    "checkered brown pentagon",
+    "plain brown heart",
+    "checkered red star",
+    "checkered orange ring",
+    "dotted blue triangle",
+    "dotted purple diamond",
+    "checkered pink triangle",
+    "plain yellow pentagon",
+    "striped yellow arrow",
+    "striped cyan circle",
+    "striped green cross",
+    "striped white arrow",
+    "dotted orange circle",
+    "dotted white square",
+    "striped purple crescent",
+    "dotted blue hexagon",
+    "plain cyan heart",
+    "plain green hexagon",
+    "plain red diamond",
 )
 CLASSES = BASE + NEW
 
@@ -85,7 +128,12 @@ class DrawnDataset(PromptDataset):
             self._check_version(target)
             return
         os.makedirs(root_dir, exist_ok=True)
-        logger.info("Drawing the %d images of %s into %s (once)", len(self.names) * sum(self.sizes.values()), self.folder, target)
+        logger.info(
+            "Drawing the %d images of %s into %s (once)",
+            len(self.names) * sum(self.sizes.values()),
+            self.folder,
+            target,
+        )
         work = tempfile.mkdtemp(prefix=f".{self.folder}-", dir=root_dir)
         try:
             self._write(work)
@@ -93,7 +141,9 @@ class DrawnDataset(PromptDataset):
             os.rename(work, target)
         except OSError as error:
             if not os.path.isfile(os.path.join(target, self.split_file)):  # no other run was faster
-                raise OSError(f"{target} cannot be written ({error.strerror}); if it is left over from something else, remove it") from error
+                raise OSError(
+                    f"{target} cannot be written ({error.strerror}); if it is left over from something else, remove it"
+                ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -104,12 +154,19 @@ class DrawnDataset(PromptDataset):
         except FileNotFoundError:
             version = "none"
         if version != VERSION:
-            raise ValueError(f"{folder} was drawn by another version of this program (version {version}, wanted {VERSION}); its numbers would not "
-                             "compare. Remove that folder and it is drawn anew, or name another data root")
+            raise ValueError(
+                f"{folder} was drawn by another version of this program (version {version}, wanted {VERSION}); its numbers would not "
+                "compare. Remove that folder and it is drawn anew, or name another data root"
+            )
 
     def _write(self, folder: str):
         split = {part: [] for part in self.sizes}
-        jobs = [(label, name, part, i) for label, name in enumerate(self.names) for part, size in self.sizes.items() for i in range(size)]
+        jobs = [
+            (label, name, part, i)
+            for label, name in enumerate(self.names)
+            for part, size in self.sizes.items()
+            for i in range(size)
+        ]
         for label, name, part, i in tqdm(jobs, desc=f"drawing {self.folder}", disable=None):
             path = f"{name.replace(' ', '_')}/{part}_{i:03d}.jpg"
             os.makedirs(os.path.join(folder, self.images, os.path.dirname(path)), exist_ok=True)
@@ -211,4 +268,9 @@ class ShapesCounts(DrawnDataset):
     @classmethod
     def figure(cls, classname, rng):
         """See :meth:`DrawnDataset.figure`."""
-        return Figure(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS))), str(rng.choice(TEXTURES)), NUMBERS.index(classname) + 1)
+        return Figure(
+            str(rng.choice(SHAPES)),
+            str(rng.choice(list(COLOURS))),
+            str(rng.choice(TEXTURES)),
+            NUMBERS.index(classname) + 1,
+        )

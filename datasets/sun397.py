@@ -4,7 +4,10 @@ from .base import PromptDataset
 
 
 class SUN397(PromptDataset):
-    """Scenes. What tells two of a kind apart comes first in the split file's names: ``c/church/outdoor`` is "outdoor church"."""
+    """Scenes.
+
+    What tells two of a kind apart comes first in the split file's names: ``c/church/outdoor`` is "outdoor church".
+    """
 
     folder = "sun397"
     images = "SUN397"

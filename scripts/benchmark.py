@@ -2,11 +2,13 @@
 
     python scripts/benchmark.py --trainer TAC --classes 50 200 1000 --batch 8 8 2 --geometry ViT-B/16
 
-The plain path is what the tests compare with (clip_patches/plain.py): all 77 text positions, every token of every layer computed,
-nothing kept between steps. Both paths run in turn in one process on the same inputs; the fastest of the repeats counts. Where the
-plain path's text graph would not fit the memory (``--plain-chunk``), it runs in chunks of classes whose forward pass is repeated in
-the backward pass; the time of the repeated part is measured and taken off, and no peak memory is quoted.
+The plain path is what the tests compare with (clip_patches/plain.py): all 77 text positions, every token of every layer
+computed, nothing kept between steps. Both paths run in turn in one process on the same inputs; the fastest of the
+repeats counts. Where the plain path's text graph would not fit the memory (``--plain-chunk``), it runs in chunks of
+classes whose forward pass is repeated in the backward pass; the time of the repeated part is measured and taken off,
+and no peak memory is quoted.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -36,7 +38,9 @@ GEOMETRIES = {
     "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
     "small": (128, 64, 3, 192, 16, 77, 49408, 128, 2, 3),
 }
-WORDS = "cat house river stone garden summer bridge night paper market window forest silver engine letter mountain".split()
+WORDS = (
+    "cat house river stone garden summer bridge night paper market window forest silver engine letter mountain".split()
+)
 
 
 def main(argv=None):
@@ -44,8 +48,11 @@ def main(argv=None):
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
     peak = matmul_peak()
-    print(f"{args.trainer}, {args.geometry} with random weights, {args.prec}, {args.threads} threads; "
-          f"matmul peak {peak / 1e9:.0f} GFLOP/s; fastest of {args.repeats}", flush=True)
+    print(
+        f"{args.trainer}, {args.geometry} with random weights, {args.prec}, {args.threads} threads; "
+        f"matmul peak {peak / 1e9:.0f} GFLOP/s; fastest of {args.repeats}",
+        flush=True,
+    )
     rows, records = [], []
     for classes, batch in zip(args.classes, args.batch):
         trainer = build(args, classes, batch)
@@ -53,14 +60,49 @@ def main(argv=None):
             run = Step(trainer, args, batch) if what == "step" else Test(trainer, args)
             record = compare(what, run, args, classes, batch, peak)
             records.append(record)
-            rows.append([record[k] for k in ("what", "classes", "images", "plain s", "fast s", "ratio", "plain CPU-s", "fast CPU-s",
-                                             "CPU ratio", "plain MB", "fast MB", "memory", "of peak", "max diff")])
+            rows.append(
+                [
+                    record[k]
+                    for k in (
+                        "what",
+                        "classes",
+                        "images",
+                        "plain s",
+                        "fast s",
+                        "ratio",
+                        "plain CPU-s",
+                        "fast CPU-s",
+                        "CPU ratio",
+                        "plain MB",
+                        "fast MB",
+                        "memory",
+                        "of peak",
+                        "max diff",
+                    )
+                ]
+            )
             print(f"  done: {what} at {classes} classes, {record['ratio']}x", flush=True)
-    headers = ["what", "classes", "images", "plain s", "fast s", "ratio", "plain CPU-s", "fast CPU-s", "CPU ratio", "plain MB",
-               "fast MB", "memory", "of peak", "max diff"]
+    headers = [
+        "what",
+        "classes",
+        "images",
+        "plain s",
+        "fast s",
+        "ratio",
+        "plain CPU-s",
+        "fast CPU-s",
+        "CPU ratio",
+        "plain MB",
+        "fast MB",
+        "memory",
+        "of peak",
+        "max diff",
+    ]
     print(tabulate(rows, headers=headers))
-    print("'memory' is the peak above what the process held before, fast to plain; 'of peak' the fast path's share of the matmul peak;\n"
-          "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits (test: scale 100)")
+    print(
+        "'memory' is the peak above what the process held before, fast to plain; 'of peak' the fast path's share of the matmul peak;\n"
+        "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits (test: scale 100)"
+    )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"arguments": vars(args), "rows": records}, file, indent=2)
@@ -71,7 +113,9 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer", default="TAC")
     parser.add_argument("--classes", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--batch", type=int, nargs="+", default=[8, 8, 2], help="images per step, one number for each of --classes")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[8, 8, 2], help="images per step, one number for each of --classes"
+    )
     parser.add_argument("--what", nargs="+", choices=("step", "test"), default=["step", "test"])
     parser.add_argument("--views", type=int, default=None, help="views of an image; default 4 for TAC, else 1")
     parser.add_argument("--test-images", type=int, default=16)
@@ -85,7 +129,9 @@ def parse_args(argv):
     if len(args.batch) == 1:
         args.batch = args.batch * len(args.classes)
     if len(args.batch) != len(args.classes):
-        parser.error(f"--batch has {len(args.batch)} numbers for {len(args.classes)} class counts; give one, or one for each")
+        parser.error(
+            f"--batch has {len(args.batch)} numbers for {len(args.classes)} class counts; give one, or one for each"
+        )
     args.views = args.views or (4 if args.trainer == "TAC" else 1)
     return args
 
@@ -94,7 +140,7 @@ def matmul_peak(size: int = 3072) -> float:
     """Measure the machine's fp32 matmul rate, FLOP/s."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     best = min(timed(lambda: a @ b)[0] for _ in range(6))
-    return 2 * size ** 3 / best
+    return 2 * size**3 / best
 
 
 def class_names(count: int):
@@ -128,7 +174,11 @@ def build(args, classes: int, batch: int):
     node.PREC = args.prec
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
-            node[key] = min(node[key], len(random_clip(args.geometry).transformer.resblocks)) if args.geometry == "small" else node[key]
+            node[key] = (
+                min(node[key], len(random_clip(args.geometry).transformer.resblocks))
+                if args.geometry == "small"
+                else node[key]
+            )
 
     def build_data_loader(self):
         self.precision, self.clip = self.settings.PREC, random_clip(args.geometry)
@@ -139,7 +189,7 @@ def build(args, classes: int, batch: int):
     registered = TRAINER_REGISTRY.get(args.trainer)
     with contextlib.redirect_stdout(sys.stderr):
         trainer = type(args.trainer, (registered,), {"build_data_loader": build_data_loader})(cfg)
-    trainer.num_batches, trainer.batch_idx = 10 ** 9, 0
+    trainer.num_batches, trainer.batch_idx = 10**9, 0
     return trainer
 
 
@@ -151,8 +201,12 @@ class Step:
         torch.manual_seed(1)
         self.trainer, self.images = trainer, batch * args.views
         views = [torch.randn(batch, 3, size, size) for _ in range(args.views)]
-        self.batch = {"img": views if args.views > 1 else views[0], "label": torch.arange(batch) % len(trainer.classnames),
-                      "img0": torch.randn(batch, 3, size, size), "index": torch.arange(batch)}
+        self.batch = {
+            "img": views if args.views > 1 else views[0],
+            "label": torch.arange(batch) % len(trainer.classnames),
+            "img0": torch.randn(batch, 3, size, size),
+            "index": torch.arange(batch),
+        }
 
     def __call__(self, keep: bool):
         """Return loss and gradients; ``keep`` lets the trainer use what it keeps between steps."""
@@ -161,7 +215,9 @@ class Step:
         torch.manual_seed(2)  # the same dropout on both paths
         with mock.patch.object(self.trainer, "model_update"):
             loss = self.trainer.forward_backward(batch)["loss"]
-        return torch.tensor(loss), torch.cat([p.grad.flatten() for p in self.trainer.learner.parameters() if p.grad is not None])
+        return torch.tensor(loss), torch.cat(
+            [p.grad.flatten() for p in self.trainer.learner.parameters() if p.grad is not None]
+        )
 
     def difference(self, fast, slow) -> float:
         """Largest relative difference of loss and gradients."""
@@ -191,9 +247,18 @@ class Test:
 def compare(what, run, args, classes, batch, peak) -> dict:
     """Run both paths in turn and put the figures of merit together."""
     discount = Discount()
-    slow_text = chunked(plain.encode_text, args.plain_chunk, discount) if what == "step" and classes > args.plain_chunk else plain.encode_text
-    slow = contextlib.ExitStack, [mock.patch.object(encoders, "encode_text", slow_text),
-                                  mock.patch.object(encoders, "encode_image", plain.encode_image)]
+    slow_text = (
+        chunked(plain.encode_text, args.plain_chunk, discount)
+        if what == "step" and classes > args.plain_chunk
+        else plain.encode_text
+    )
+    slow = (
+        contextlib.ExitStack,
+        [
+            mock.patch.object(encoders, "encode_text", slow_text),
+            mock.patch.object(encoders, "encode_image", plain.encode_image),
+        ],
+    )
     results = {"plain": [], "fast": []}
     for _ in range(args.repeats):
         for path in ("plain", "fast"):
@@ -217,11 +282,22 @@ def compare(what, run, args, classes, batch, peak) -> dict:
         p.requires_grad_(True)
     chunky = slow_text is not plain.encode_text
     (pw, pc, pm), (fw, fc, fm) = best["plain"], best["fast"]
-    return {"what": what, "classes": classes, "images": run.images, "plain s": round(pw, 2), "fast s": round(fw, 2),
-            "ratio": round(pw / fw, 2), "plain CPU-s": round(pc, 2), "fast CPU-s": round(fc, 2), "CPU ratio": round(pc / fc, 2),
-            "plain MB": "-" if chunky else round(pm), "fast MB": round(fm), "memory": "-" if chunky else round(fm / pm, 2),
-            "of peak": f"{counter.get_total_flops() / fw / peak:.0%}",
-            "max diff": f"{run.difference(results['fast'][-1][3], results['plain'][-1][3]):.1e}"}
+    return {
+        "what": what,
+        "classes": classes,
+        "images": run.images,
+        "plain s": round(pw, 2),
+        "fast s": round(fw, 2),
+        "ratio": round(pw / fw, 2),
+        "plain CPU-s": round(pc, 2),
+        "fast CPU-s": round(fc, 2),
+        "CPU ratio": round(pc / fc, 2),
+        "plain MB": "-" if chunky else round(pm),
+        "fast MB": round(fm),
+        "memory": "-" if chunky else round(fm / pm, 2),
+        "of peak": f"{counter.get_total_flops() / fw / peak:.0%}",
+        "max diff": f"{run.difference(results['fast'][-1][3], results['plain'][-1][3]):.1e}",
+    }
 
 
 class Discount:
@@ -234,6 +310,7 @@ class Discount:
 
 def chunked(encode_text, size, discount):
     """Let an encoder take its classes in chunks that keep no graph, counting the time of the first forward pass."""
+
     def encode(clip, sentences, prompts=(), *args, **kwargs):
         def part(embeddings, eot, *prompts):
             return encode_text(clip, encoders.Sentences(embeddings, eot, 1), prompts, *args, **kwargs)
@@ -259,7 +336,7 @@ def resident_mb() -> float:
     """Resident memory of this process, MiB (0 where /proc is missing)."""
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2 ** 20
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:
         return 0.0
 

@@ -2,10 +2,12 @@
 
     python scripts/pretrain_tiny_clip.py --out clip_patches/embedded/tiny.safetensors
 
-OpenAI's CLIP class and tokenizer, a symmetric contrastive loss in which every caption that is true of a picture counts as its
-positive, AdamW with a cosine schedule. Prints the zero-shot accuracy on the base and new classes of `shapes` as it goes. The model is a
-small synthetic world's, of use for trying the code out and for nothing else (clip_patches/embedded/MODEL_CARD.md).
+OpenAI's CLIP class and tokenizer, a symmetric contrastive loss in which every caption that is true of a picture counts
+as its positive, AdamW with a cosine schedule. Prints the zero-shot accuracy on the base and new classes of `shapes` as
+it goes. The model is a small synthetic world's, of use for trying the code out and for nothing else
+(clip_patches/embedded/MODEL_CARD.md).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -30,10 +32,21 @@ from clusterprompt.datasets import drawing, shapes
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 CLEAN = drawing.Style()
-SHABBY = drawing.Style(clutter=0.6, blotches=(0, 35), gain=(0.7, 1), blur=(0, 0.8), noise=(0, 22))  # a share of the pictures
+SHABBY = drawing.Style(
+    clutter=0.6, blotches=(0, 35), gain=(0.7, 1), blur=(0, 0.8), noise=(0, 22)
+)  # a share of the pictures
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 PLURALS = {shape: {"cross": "crosses"}.get(shape, shape + "s") for shape in drawing.SHAPES}
-FRAMES = (*TEMPLATES, "{}", "a {}.", "the {}.", "a photo of {}.", "a drawing of {}.", "{} in a picture.", "there are {} here.")
+FRAMES = (
+    *TEMPLATES,
+    "{}",
+    "a {}.",
+    "the {}.",
+    "a photo of {}.",
+    "a drawing of {}.",
+    "{} in a picture.",
+    "there are {} here.",
+)
 
 
 def main(argv=None):
@@ -50,10 +63,12 @@ def main(argv=None):
     clip, vocabulary = new_clip()
     trained = list(clip.parameters())
     decay, rest = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() < 2]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=args.lr,
-                                  betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 40) * 0.5
-                                                 * (1 + math.cos(math.pi * step / args.steps)))
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / 40) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+    )
     bar = tqdm(range(args.steps), disable=None)
     for step in bar:
         chosen = rng.integers(len(figures), size=args.batch)
@@ -71,8 +86,11 @@ def main(argv=None):
             clip.logit_scale.clamp_(max=math.log(100))
         if (step + 1) % args.report == 0 or step + 1 == args.steps:
             accuracy = {half: zero_shot(clip, vocabulary, *probe) for half, probe in probes.items()}
-            print(f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  zero-shot on shapes: base {accuracy['base']:.1f}  "
-                  f"new {accuracy['new']:.1f}  {time.time() - began:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  zero-shot on shapes: base {accuracy['base']:.1f}  "
+                f"new {accuracy['new']:.1f}  {time.time() - began:.0f} s",
+                flush=True,
+            )
             digest = save(clip, vocabulary.rows, Path(args.out))
     print(f"wrote {args.out}, sha256 {digest}; put it into clip_patches/embedded_clip.py")
 
@@ -91,7 +109,8 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-# ---------------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------------------------
+# pictures
 
 
 def random_figure(rng: np.random.Generator) -> drawing.Figure:
@@ -132,13 +151,18 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div(255).sub(MEAN).div(STD)
 
 
-# ---------------------------------------------------------------------------------------------------------------- captions
+# ----------------------------------------------------------------------------------------------------------------
+# captions
 
 
 def caption(figure: drawing.Figure, rng: np.random.Generator):
-    """Write a caption that is true of a figure, and the facts it states: (texture, colour, shape, count), None where it is silent."""
-    texture, colour, shape, count = (keep(value, rng, p) for value, p in
-                                     ((figure.texture, 0.75), (figure.colour, 0.85), (figure.shape, 0.9), (figure.count, 0.7)))
+    """Write a caption that is true of a figure, and the facts it states: (texture, colour, shape, count), None where it
+    is silent.
+    """
+    texture, colour, shape, count = (
+        keep(value, rng, p)
+        for value, p in ((figure.texture, 0.75), (figure.colour, 0.85), (figure.shape, 0.9), (figure.count, 0.7))
+    )
     if figure.shape is None:
         shape, count = "pattern", 1
     elif texture is colour is shape is None:
@@ -174,6 +198,7 @@ def positives(figures, facts) -> torch.Tensor:
 
 def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     """Symmetric cross-entropy with the positives of a row as equally likely targets."""
+
     def one_way(scores, target):
         return -(target / target.sum(1, keepdim=True) * scores.log_softmax(1)).sum(1).mean()
 
@@ -183,12 +208,25 @@ def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
 
 def all_words():
     """Return sentences that between them use every word a caption, a class name or a template can hold."""
-    phrases = [*drawing.TEXTURES, *drawing.COLOURS, *drawing.SHAPES, *PLURALS.values(), *NUMBERS.values(), "pattern", "thing", "things",
-               "some", *shapes.CLASSES]
-    return [frame.format(phrase) for phrase in phrases for frame in ("{}", "a {}.")] + [frame.format("thing") for frame in FRAMES]
+    phrases = [
+        *drawing.TEXTURES,
+        *drawing.COLOURS,
+        *drawing.SHAPES,
+        *PLURALS.values(),
+        *NUMBERS.values(),
+        "pattern",
+        "thing",
+        "things",
+        "some",
+        *shapes.CLASSES,
+    ]
+    return [frame.format(phrase) for phrase in phrases for frame in ("{}", "a {}.")] + [
+        frame.format("thing") for frame in FRAMES
+    ]
 
 
-# ------------------------------------------------------------------------------------------------------------------- model
+# -------------------------------------------------------------------------------------------------------------------
+# model
 
 
 class Vocabulary:
@@ -216,14 +254,20 @@ def new_clip():
 @torch.no_grad()
 def zero_shot(clip, vocabulary, images, labels, names) -> float:
     """Accuracy in percent with the data set's template."""
-    text = encoders.encode_text(clip, encoders.embed_tokens(clip, vocabulary.encode([shapes.Shapes.template.format(n) for n in names])))
+    text = encoders.encode_text(
+        clip, encoders.embed_tokens(clip, vocabulary.encode([shapes.Shapes.template.format(n) for n in names]))
+    )
     image = torch.cat([encoders.encode_image(clip, normalise(part)) for part in images.split(100)])
     return 100 * float((F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1).eq(labels).float().mean())
 
 
 def save(clip, rows, path: Path) -> str:
     """Write fp16 weights with only the used rows of the token embedding; return the file's sha256."""
-    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items() if name != "token_embedding.weight"}
+    weights = {
+        name: value.detach().half().contiguous()
+        for name, value in clip.state_dict().items()
+        if name != "token_embedding.weight"
+    }
     weights["token_rows"] = torch.tensor(rows, dtype=torch.int32)
     weights["token_embedding"] = clip.token_embedding.weight.detach().half().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,13 @@ dassl_compat.prepare()  # before a test imports dassl; does nothing for the stan
 torch.set_num_threads(1)  # the models are tiny; threads would only wait for each other
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-CLASSES = (("Faces", "face"), ("airplanes", "airplane"), ("anchor", "anchor"), ("stop_sign", "stop_sign"), ("yin_yang", "yin_yang"))
+CLASSES = (
+    ("Faces", "face"),
+    ("airplanes", "airplane"),
+    ("anchor", "anchor"),
+    ("stop_sign", "stop_sign"),
+    ("yin_yang", "yin_yang"),
+)
 SIZES = {"train": 6, "val": 5, "test": 3}
 
 
@@ -41,7 +47,9 @@ def write_caltech(root: Path) -> Path:
             for _ in range(size):
                 path = f"{directory}/image_{numbers.pop():04d}.jpg"
                 noise = Image.effect_noise((24, 20), 60).convert("RGB")
-                Image.blend(noise, Image.new("RGB", noise.size, colour), 0.6).save(folder / "101_ObjectCategories" / path)
+                Image.blend(noise, Image.new("RGB", noise.size, colour), 0.6).save(
+                    folder / "101_ObjectCategories" / path
+                )
                 split[name].append([path, label, classname])
     (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
     return root
@@ -68,8 +76,16 @@ def clip_file(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CLIP(
-            embed_dim=32, image_resolution=32, vision_layers=2, vision_width=64, vision_patch_size=16,
-            context_length=77, vocab_size=49408, transformer_width=64, transformer_heads=1, transformer_layers=2,
+            embed_dim=32,
+            image_resolution=32,
+            vision_layers=2,
+            vision_width=64,
+            vision_patch_size=16,
+            context_length=77,
+            vocab_size=49408,
+            transformer_width=64,
+            transformer_heads=1,
+            transformer_layers=2,
         )
     path = tmp_path_factory.mktemp("clip") / "random.pt"
     torch.save(model.state_dict(), path)
@@ -83,7 +99,12 @@ def cfg_for(caltech_root):
 
     def make(root=caltech_root, shots=-1, seed=1, subsample="all"):
         cfg = get_cfg_default()
-        cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subsample, seed
+        cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = (
+            str(root),
+            shots,
+            subsample,
+            seed,
+        )
         return cfg
 
     return make
@@ -109,6 +130,7 @@ def backbone(tmp_path_factory):
 @pytest.fixture
 def build(data, backbone, tmp_path):
     """Construct a trainer on the small data: ``build("TAC", "KEY", value, ...)``."""
+
     def make(trainer, *pairs, output=None):
         return support.build(trainer, data, backbone, output or tmp_path / "output", *pairs)
 
@@ -117,7 +139,9 @@ def build(data, backbone, tmp_path):
 
 @pytest.fixture(scope="session")
 def finished_run(data, backbone, tmp_path_factory):
-    """A function that leaves the folder of a run whose learner moved, and tells its trainer: ``finished_run("TAC", "KEY", value)``; built once."""
+    """A function that leaves the folder of a run whose learner moved, and tells its trainer: ``finished_run("TAC",
+    "KEY", value)``; built once.
+    """
     made = {}
 
     def make(name, *pairs):

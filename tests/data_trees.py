@@ -1,14 +1,15 @@
 """Small data sets in the layouts of the CoOp family, with empty files for images.
 
-`write` returns what a correct reader must find: ``{"train" | "val" | "test": [[path below the image folder, label, class name], ...]}``; a
-part that the set does not have is absent.
+`write` returns what a correct reader must find: ``{"train" | "val" | "test": [[path below the image folder, label,
+class name], ...]}``; a part that the set does not have is absent.
 """
 
 import json
 from pathlib import Path
 
 SIZES = {"train": 4, "val": 3, "test": 2}
-# Names of several words, with underscores and signs; one that two classes share; and more than ten, so that "10" sorted as a word shows.
+# Names of several words, with underscores and signs; one that two classes share; and more than ten, so that "10" sorted
+# as a word shows.
 NAMES = ("tench", "great white shark", "colt's foot", "outdoor apartment_building", "707-320", "sunglasses", "sunglasses",
          "F/A-18", "Cessna 172", "Yo_Yo", "kite (bird of prey)", "toilet paper")  # fmt: skip
 SHARED = 6  # the label of the second "sunglasses"
@@ -39,9 +40,14 @@ def essential_files(cls) -> list:
 
 def _with_split_file(cls, folder):
     names = [name for label, name in enumerate(NAMES) if label != SHARED]
-    order = sorted(range(len(names)), key=lambda label: label % 5)  # in the file, classes do not come in order of their labels
+    order = sorted(
+        range(len(names)), key=lambda label: label % 5
+    )  # in the file, classes do not come in order of their labels
     parts = ("test",) if cls.test_only else SIZES
-    split = {part: [[f"{label:02d}/{part} {i}.jpg", label, names[label]] for label in order for i in range(SIZES[part])] for part in parts}
+    split = {
+        part: [[f"{label:02d}/{part} {i}.jpg", label, names[label]] for label in order for i in range(SIZES[part])]
+        for part in parts
+    }
     (folder / cls.split_file).write_text(json.dumps(split))
     return split
 
@@ -51,7 +57,9 @@ def _aircraft(cls, folder):
     (folder / "variants.txt").write_text("\n".join(names) + "\n")
     expected = {}
     for part, size in SIZES.items():
-        rows = [[f"{len(part)}{i:02d}{label:03d}.jpg", label, name] for i in range(size) for label, name in enumerate(names)]
+        rows = [
+            [f"{len(part)}{i:02d}{label:03d}.jpg", label, name] for i in range(size) for label, name in enumerate(names)
+        ]
         (folder / f"images_variant_{part}.txt").write_text("".join(f"{path[:-4]} {name}\n" for path, _, name in rows))
         expected[part] = rows
     return expected
@@ -80,7 +88,9 @@ def _variant(kept, ending, by_number=False):
         (folder / cls.images / "README.txt").touch()
         label_of = {number: label for label, number in enumerate(kept)}
         places = {number: str(number) if by_number else WNIDS[number] for number in kept}
-        return {"test": [[f"{places[n]}/{i}{ending}", label_of[n], NAMES[n]] for n in kept for i in range(SIZES["test"])]}
+        return {
+            "test": [[f"{places[n]}/{i}{ending}", label_of[n], NAMES[n]] for n in kept for i in range(SIZES["test"])]
+        }
 
     return writer
 

@@ -1,4 +1,5 @@
 """The small random CLIP that the recordings in tests/golden were made with; it serves the other tests too."""
+
 import math
 
 import torch
@@ -10,7 +11,8 @@ def state_dict(layers_text: int = LAYERS, seed: int = 0) -> dict:
     """Draw the weights, every one exact in fp16, in the order of the recording.
 
     Args:
-        layers_text: Other numbers of text layers than 3 give towers of different depth (and other weights than the recorded ones).
+        layers_text: Other numbers of text layers than 3 give towers of different depth (and other weights than the
+            recorded ones).
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -18,16 +20,24 @@ def state_dict(layers_text: int = LAYERS, seed: int = 0) -> dict:
         return torch.randn(*shape, generator=generator) * std
 
     def tower(prefix, width, layers):
-        attn_std, fc_std = width ** -0.5, (2 * width) ** -0.5
+        attn_std, fc_std = width**-0.5, (2 * width) ** -0.5
         proj_std = attn_std * (2 * layers) ** -0.5
         for i in range(layers):
             block = f"{prefix}transformer.resblocks.{i}."
-            for name, shape, std in (("attn.in_proj_weight", (3 * width, width), attn_std), ("attn.in_proj_bias", (3 * width,), 0.02),
-                                     ("attn.out_proj.weight", (width, width), proj_std), ("attn.out_proj.bias", (width,), 0.02)):
+            for name, shape, std in (
+                ("attn.in_proj_weight", (3 * width, width), attn_std),
+                ("attn.in_proj_bias", (3 * width,), 0.02),
+                ("attn.out_proj.weight", (width, width), proj_std),
+                ("attn.out_proj.bias", (width,), 0.02),
+            ):
                 weights[block + name] = normal(*shape, std=std)
             layer_norm(block + "ln_1", width)
-            for name, shape, std in (("mlp.c_fc.weight", (4 * width, width), fc_std), ("mlp.c_fc.bias", (4 * width,), 0.02),
-                                     ("mlp.c_proj.weight", (width, 4 * width), proj_std), ("mlp.c_proj.bias", (width,), 0.02)):
+            for name, shape, std in (
+                ("mlp.c_fc.weight", (4 * width, width), fc_std),
+                ("mlp.c_fc.bias", (4 * width,), 0.02),
+                ("mlp.c_proj.weight", (width, 4 * width), proj_std),
+                ("mlp.c_proj.bias", (width,), 0.02),
+            ):
                 weights[block + name] = normal(*shape, std=std)
             layer_norm(block + "ln_2", width)
 
@@ -37,11 +47,11 @@ def state_dict(layers_text: int = LAYERS, seed: int = 0) -> dict:
 
     weights = {
         "positional_embedding": normal(77, TEXT, std=0.01),
-        "text_projection": normal(TEXT, JOINT, std=TEXT ** -0.5),
-        "visual.class_embedding": normal(VISION, std=VISION ** -0.5),
-        "visual.positional_embedding": normal((RESOLUTION // PATCH) ** 2 + 1, VISION, std=VISION ** -0.5),
-        "visual.proj": normal(VISION, JOINT, std=VISION ** -0.5),
-        "visual.conv1.weight": normal(VISION, 3, PATCH, PATCH, std=(3 * PATCH ** 2) ** -0.5),
+        "text_projection": normal(TEXT, JOINT, std=TEXT**-0.5),
+        "visual.class_embedding": normal(VISION, std=VISION**-0.5),
+        "visual.positional_embedding": normal((RESOLUTION // PATCH) ** 2 + 1, VISION, std=VISION**-0.5),
+        "visual.proj": normal(VISION, JOINT, std=VISION**-0.5),
+        "visual.conv1.weight": normal(VISION, 3, PATCH, PATCH, std=(3 * PATCH**2) ** -0.5),
     }
     layer_norm("visual.ln_pre", VISION)
     layer_norm("visual.ln_post", VISION)

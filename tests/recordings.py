@@ -1,4 +1,5 @@
 """The recordings of the official implementations (tests/golden/README.md), and trainers in their state."""
+
 import json
 from pathlib import Path
 
@@ -8,8 +9,18 @@ from support import decode, rename
 
 LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
 FOLDER = Path(__file__).parent / "golden"
-TRAINERS = {"zeroshotclip": "ZeroshotCLIP", "coop": "CoOp", "ivlp": "IVLP", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT",
-            "maple": "MaPLe", "promptsrc": "PromptSRC", "tac": "TAC", "tac_dropout": "TAC"}
+TRAINERS = {
+    "zeroshotclip": "ZeroshotCLIP",
+    "coop": "CoOp",
+    "ivlp": "IVLP",
+    "cocoop": "CoCoOp",
+    "kgcoop": "KgCoOp",
+    "vpt": "VPT",
+    "maple": "MaPLe",
+    "promptsrc": "PromptSRC",
+    "tac": "TAC",
+    "tac_dropout": "TAC",
+}
 
 
 class Recording:
@@ -29,7 +40,7 @@ class Recording:
 
     def below(self, prefix):
         """Return the entries whose name starts with ``prefix``, without it."""
-        return {key[len(prefix):]: value for key, value in self.tensors.items() if key.startswith(prefix)}
+        return {key[len(prefix) :]: value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
 def start(name, build, subsample="base"):
@@ -39,7 +50,12 @@ def start(name, build, subsample="base"):
     pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
     if name == "tac":
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
-    pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"], "OPTIM.LR", recording.info["config"]["OPTIM"]["LR"]]
+    pairs += [
+        "DATALOADER.K_TRANSFORMS",
+        recording.info["config"]["K_TRANSFORMS"],
+        "OPTIM.LR",
+        recording.info["config"]["OPTIM"]["LR"],
+    ]
     trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
     assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
     weights = rename(trainer, recording.below("init_trainable/"))
@@ -60,10 +76,17 @@ def logits(trainer, images):
 
 
 def official_state(trainer, recording):
-    """Fill the recorded names of an official checkpoint: learned entries as recorded, the rest with frozen or unused values."""
+    """Fill the recorded names of an official checkpoint: learned entries as recorded, the rest with frozen or unused
+    values.
+    """
     learned = recording.below("final_trainable/")
-    learned.update({name.removeprefix("prompt_learner."): value for name, value in learned.items()
-                    if recording.info["state_keys"][0] == "ctx"})
+    learned.update(
+        {
+            name.removeprefix("prompt_learner."): value
+            for name, value in learned.items()
+            if recording.info["state_keys"][0] == "ctx"
+        }
+    )
     if "topk" in recording:
         learned.update({"topk": recording["topk"], "prompt_learner.topk": recording["topk"]})
     return {name: learned.get(name, torch.zeros(1)) for name in recording.info["state_keys"]}
@@ -74,6 +97,15 @@ def write_official(folder, name, trainer):
     recording = Recording(name)
     path = folder / recording.info["checkpoint"]
     path.parent.mkdir(parents=True)
-    torch.save({"state_dict": official_state(trainer, recording), "epoch": 2, "optimizer": None, "scheduler": None, "val_result": None}, path)
+    torch.save(
+        {
+            "state_dict": official_state(trainer, recording),
+            "epoch": 2,
+            "optimizer": None,
+            "scheduler": None,
+            "val_result": None,
+        },
+        path,
+    )
     (path.parent / "checkpoint").write_text(path.name + "\n")
     return path

@@ -1,4 +1,5 @@
 """Make a small data set in Caltech101's layout, a small CLIP on disk, and trainers over both."""
+
 import json
 import re
 
@@ -6,10 +7,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-CLASSES = [("Faces", "face"), ("Leopards", "leopard"), ("Motorbikes", "motorbike"), ("accordion", "accordion"), ("airplanes", "airplane"),
-           ("anchor", "anchor"), ("car_side", "car_side"), ("ceiling_fan", "ceiling_fan"), ("dollar_bill", "dollar_bill"),
-           ("electric_guitar", "electric_guitar"), ("grand_piano", "grand_piano"), ("sea_horse", "sea_horse"), ("stop_sign", "stop_sign"),
-           ("water_lilly", "water_lilly"), ("yin_yang", "yin_yang")]
+CLASSES = [
+    ("Faces", "face"),
+    ("Leopards", "leopard"),
+    ("Motorbikes", "motorbike"),
+    ("accordion", "accordion"),
+    ("airplanes", "airplane"),
+    ("anchor", "anchor"),
+    ("car_side", "car_side"),
+    ("ceiling_fan", "ceiling_fan"),
+    ("dollar_bill", "dollar_bill"),
+    ("electric_guitar", "electric_guitar"),
+    ("grand_piano", "grand_piano"),
+    ("sea_horse", "sea_horse"),
+    ("stop_sign", "stop_sign"),
+    ("water_lilly", "water_lilly"),
+    ("yin_yang", "yin_yang"),
+]
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 
@@ -40,13 +54,56 @@ def config(trainer, data, backbone, output, *pairs):
 
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
-    cfg.merge_from_list([
-        "DATASET.NAME", "Caltech101", "DATASET.ROOT", str(data), "DATASET.NUM_SHOTS", 4, "DATASET.SUBSAMPLE_CLASSES", "base", "SEED", 1,
-        "OUTPUT_DIR", str(output), "TRAINER.NAME", trainer, "MODEL.BACKBONE.NAME", str(backbone), "USE_CUDA", False, "VERBOSE", False,
-        "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "INPUT.SIZE", (64, 64), "INPUT.INTERPOLATION", "bicubic",
-        "INPUT.PIXEL_MEAN", [float(m) for m in MEAN.flatten()], "INPUT.PIXEL_STD", [float(s) for s in STD.flatten()],
-        "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"), "OPTIM.NAME", "sgd", "OPTIM.MAX_EPOCH", 2,
-        "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "OPTIM.LR", 0.0025])
+    cfg.merge_from_list(
+        [
+            "DATASET.NAME",
+            "Caltech101",
+            "DATASET.ROOT",
+            str(data),
+            "DATASET.NUM_SHOTS",
+            4,
+            "DATASET.SUBSAMPLE_CLASSES",
+            "base",
+            "SEED",
+            1,
+            "OUTPUT_DIR",
+            str(output),
+            "TRAINER.NAME",
+            trainer,
+            "MODEL.BACKBONE.NAME",
+            str(backbone),
+            "USE_CUDA",
+            False,
+            "VERBOSE",
+            False,
+            "DATALOADER.NUM_WORKERS",
+            0,
+            "DATALOADER.TRAIN_X.BATCH_SIZE",
+            8,
+            "INPUT.SIZE",
+            (64, 64),
+            "INPUT.INTERPOLATION",
+            "bicubic",
+            "INPUT.PIXEL_MEAN",
+            [float(m) for m in MEAN.flatten()],
+            "INPUT.PIXEL_STD",
+            [float(s) for s in STD.flatten()],
+            "INPUT.TRANSFORMS",
+            ("random_resized_crop", "random_flip", "normalize"),
+            "OPTIM.NAME",
+            "sgd",
+            "OPTIM.MAX_EPOCH",
+            2,
+            "OPTIM.LR_SCHEDULER",
+            "cosine",
+            "OPTIM.WARMUP_EPOCH",
+            1,
+            "OPTIM.WARMUP_TYPE",
+            "constant",
+            "OPTIM.LR",
+            0.0025,
+        ]
+    )
     node = cfg.TRAINER[node_of(trainer)]
     node.PREC = "fp32"
     for key in node:
@@ -78,8 +135,11 @@ def build(*args, **kwargs):
 
 def rename(trainer, weights):
     """Give recorded weights the learner's names."""
+
     def new(name):
-        return next((re.sub(pattern, to, name) for pattern, to in trainer.official_names if re.fullmatch(pattern, name)), name)
+        return next(
+            (re.sub(pattern, to, name) for pattern, to in trainer.official_names if re.fullmatch(pattern, name)), name
+        )
 
     return {new(name): value for name, value in weights.items()}
 

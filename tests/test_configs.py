@@ -44,18 +44,72 @@ MODEL:
 """
 # Official keys and values below TRAINER, as recorded from runs of the official code (tests/golden).
 OFFICIAL = {
-    "CoOp": (32, 0.002, 50, {"COOP": {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}}),
+    "CoOp": (
+        32,
+        0.002,
+        50,
+        {"COOP": {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}},
+    ),
     "CoCoOp": (1, 0.002, 10, {"COCOOP": {"N_CTX": 4, "CTX_INIT": "a photo of a", "PREC": "fp16"}}),
     "KgCoOp": (128, 0.002, 100, {"COOP": {"CTX_INIT": True, "W": 8.0, "ALPHA": 1.0}, "COCOOP": {"CTX_INIT": False}}),
-    "VPT": (4, 0.0025, 5, {"VPT": {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12}}),
-    "IVLP": (4, 0.0025, 5, {"IVLP": {"N_CTX_VISION": 2, "N_CTX_TEXT": 2, "CTX_INIT": "a photo of a", "PREC": "fp16",
-                                     "PROMPT_DEPTH_VISION": 9, "PROMPT_DEPTH_TEXT": 9}}),
+    "VPT": (
+        4,
+        0.0025,
+        5,
+        {"VPT": {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12}},
+    ),
+    "IVLP": (
+        4,
+        0.0025,
+        5,
+        {
+            "IVLP": {
+                "N_CTX_VISION": 2,
+                "N_CTX_TEXT": 2,
+                "CTX_INIT": "a photo of a",
+                "PREC": "fp16",
+                "PROMPT_DEPTH_VISION": 9,
+                "PROMPT_DEPTH_TEXT": 9,
+            }
+        },
+    ),
     "MaPLe": (4, 0.0035, 5, {"MAPLE": {"N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 9}}),
-    "PromptSRC": (4, 0.0025, 20, {"PROMPTSRC": {"N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16",
-                                                "PROMPT_DEPTH_VISION": 9, "PROMPT_DEPTH_TEXT": 9, "TEXT_LOSS_WEIGHT": 25,
-                                                "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1}}),
-    "TAC": (8, 0.0025, 20, {"TAC": {"N_CTX_VISION": 5, "N_CTX_TEXT": 5, "CTX_INIT": "a photo of a", "PREC": "fp16",
-                                    "PROMPT_DEPTH_VISION": 12, "PROMPT_DEPTH_TEXT": 12, "TEXT_LOSS_WEIGHT": 20, "IMAGE_LOSS_WEIGHT": 25}}),
+    "PromptSRC": (
+        4,
+        0.0025,
+        20,
+        {
+            "PROMPTSRC": {
+                "N_CTX_VISION": 4,
+                "N_CTX_TEXT": 4,
+                "CTX_INIT": "a photo of a",
+                "PREC": "fp16",
+                "PROMPT_DEPTH_VISION": 9,
+                "PROMPT_DEPTH_TEXT": 9,
+                "TEXT_LOSS_WEIGHT": 25,
+                "IMAGE_LOSS_WEIGHT": 10,
+                "GPA_MEAN": 15,
+                "GPA_STD": 1,
+            }
+        },
+    ),
+    "TAC": (
+        8,
+        0.0025,
+        20,
+        {
+            "TAC": {
+                "N_CTX_VISION": 5,
+                "N_CTX_TEXT": 5,
+                "CTX_INIT": "a photo of a",
+                "PREC": "fp16",
+                "PROMPT_DEPTH_VISION": 12,
+                "PROMPT_DEPTH_TEXT": 12,
+                "TEXT_LOSS_WEIGHT": 20,
+                "IMAGE_LOSS_WEIGHT": 25,
+            }
+        },
+    ),
 }
 
 
@@ -67,14 +121,18 @@ def extended():
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_ours(path):
-    """Catches: a key that does not exist or has no effect on its trainer, a protocol under another name, a setting of unknown origin."""
+    """Catches: a key that does not exist or has no effect on its trainer, a protocol under another name, a setting of
+    unknown origin.
+    """
     cfg = extended()
     config.merge_file(cfg, path)
     node = TRAINER_REGISTRY.get(path.parent.name).node()
     text = path.read_text()
-    below = re.findall(r"^  ([A-Z]+):$", text[text.index("\nTRAINER:"):], re.M)
+    below = re.findall(r"^  ([A-Z]+):$", text[text.index("\nTRAINER:") :], re.M)
     assert below == [node]
-    assert path.stem in PROTOCOLS and text.startswith(f"# {'Zero-shot CLIP' if path.parent.name == 'ZeroshotCLIP' else path.parent.name}")
+    assert path.stem in PROTOCOLS and text.startswith(
+        f"# {'Zero-shot CLIP' if path.parent.name == 'ZeroshotCLIP' else path.parent.name}"
+    )
 
 
 def test_every_method_has_one():
@@ -94,11 +152,16 @@ def test_doors_have_all():
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_ones_merge_unchanged(name, tmp_path):
-    """Catches: a key of the authors that we spell otherwise, or a default of another type; by yacs alone, as in their train.py."""
+    """Catches: a key of the authors that we spell otherwise, or a default of another type; by yacs alone, as in their
+    train.py.
+    """
     batch, lr, epochs, nodes = OFFICIAL[name]
     text = COMMON.format(batch=batch, lr=lr, epochs=epochs) + "TRAINER:\n"
     for node, values in nodes.items():
-        text += f"  {node}:\n" + "".join(f'    {key}: {chr(34) + value + chr(34) if isinstance(value, str) else value}\n' for key, value in values.items())
+        text += f"  {node}:\n" + "".join(
+            f"    {key}: {chr(34) + value + chr(34) if isinstance(value, str) else value}\n"
+            for key, value in values.items()
+        )
     (tmp_path / "official.yaml").write_text(text)
     cfg = extended()
     cfg.merge_from_file(str(tmp_path / "official.yaml"))

@@ -1,4 +1,6 @@
-"""Inside somebody's checkout of the CoOp family: two lines in their train.py; their data set, their trainer, their edited clip; our methods."""
+"""Inside somebody's checkout of the CoOp family: two lines in their train.py; their data set, their trainer, their
+edited clip; our methods.
+"""
 
 import json
 import os
@@ -136,32 +138,73 @@ HOST = {
 
 def words(trainer, root, out, half, *more):
     """A command line of their train.py."""
-    return ["--root", str(root), "--seed", "1", "--trainer", trainer, "--dataset-config-file", "dataset.yaml", "--config-file",
-            str(CONFIGS / trainer / "basetonovel.yaml"), "--output-dir", out, *more, "MODEL.BACKBONE.NAME", "tiny", "OPTIM.MAX_EPOCH", "1",
-            "DATASET.NUM_SHOTS", "2", "DATASET.SUBSAMPLE_CLASSES", half, "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False",
-            f"TRAINER.{trainer.upper()}.PREC", "fp32"]
+    return [
+        "--root",
+        str(root),
+        "--seed",
+        "1",
+        "--trainer",
+        trainer,
+        "--dataset-config-file",
+        "dataset.yaml",
+        "--config-file",
+        str(CONFIGS / trainer / "basetonovel.yaml"),
+        "--output-dir",
+        out,
+        *more,
+        "MODEL.BACKBONE.NAME",
+        "tiny",
+        "OPTIM.MAX_EPOCH",
+        "1",
+        "DATASET.NUM_SHOTS",
+        "2",
+        "DATASET.SUBSAMPLE_CLASSES",
+        half,
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "USE_CUDA",
+        "False",
+        f"TRAINER.{trainer.upper()}.PREC",
+        "fp32",
+    ]
 
 
 def test_two_lines_in_a_checkout(tmp_path, caltech_root):
-    """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a data set without template or
-    digest that our trainers cannot take, checkpoints that their --model-dir does not reach."""
+    """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a
+    data set without template or digest that our trainers cannot take, checkpoints that their --model-dir does not
+    reach."""
     for name, text in HOST.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
-    session = [words("TAC", caltech_root, "tac", "base"), words("TAC", caltech_root, "tac_new", "new", "--eval-only", "--model-dir", "tac"),
-               words("AttriPrompt", caltech_root, "attriprompt", "base")]
-    ran = subprocess.run([sys.executable, "session.py", json.dumps(session)], cwd=tmp_path, capture_output=True, text=True,
-                         env={**os.environ, "OMP_NUM_THREADS": "1"})
+    session = [
+        words("TAC", caltech_root, "tac", "base"),
+        words("TAC", caltech_root, "tac_new", "new", "--eval-only", "--model-dir", "tac"),
+        words("AttriPrompt", caltech_root, "attriprompt", "base"),
+    ]
+    ran = subprocess.run(
+        [sys.executable, "session.py", json.dumps(session)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
-    assert f"theirs: {tmp_path}/clip/__init__.py {tmp_path}/datasets/__init__.py trainers.coop datasets.caltech101" in lines
+    assert (
+        f"theirs: {tmp_path}/clip/__init__.py {tmp_path}/datasets/__init__.py trainers.coop datasets.caltech101"
+        in lines
+    )
     assert "ours: clusterprompt.trainers.tac" in lines
     assert any("Already registered" in line and "CoOp (trainers.coop)" in line for line in lines)
 
-    tac, new, attriprompt = (json.loads((tmp_path / out / "result.json").read_text()) for out in ("tac", "tac_new", "attriprompt"))
+    tac, new, attriprompt = (
+        json.loads((tmp_path / out / "result.json").read_text()) for out in ("tac", "tac_new", "attriprompt")
+    )
     assert [run["status"] for run in (tac, new, attriprompt)] == ["finished"] * 3
     assert (tac["n_test"], new["n_test"], attriprompt["n_test"]) == (9, 6, 9)
-    assert new["trained_on"] == tac["trained_on"] == {"dataset": "Caltech101", "subsample": "base", "shots": 2, "seed": 1}
+    assert (
+        new["trained_on"] == tac["trained_on"] == {"dataset": "Caltech101", "subsample": "base", "shots": 2, "seed": 1}
+    )
     assert len(tac["history"]) == len(attriprompt["history"]) == 1 and (tmp_path / "tac" / "predictions.csv").is_file()
     with open(tmp_path / "shot_2-seed_1.pkl", "rb") as file:
         assert len(pickle.load(file)["train"]) == 10

@@ -1,4 +1,7 @@
-"""Imports point one way: scripts and train.py -> trainers, datasets -> clip_patches. And the toolbox knows nothing of us."""
+"""Imports point one way: scripts and train.py -> trainers, datasets -> clip_patches.
+
+And the toolbox knows nothing of us.
+"""
 
 import ast
 import re
@@ -10,8 +13,17 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDERS = ("clip_patches", "trainers", "datasets", "clusterprompt")
 # Dassl's modules whose names other code may rely on; what is inside is free to move.
 PUBLIC_DASSL = {
-    "dassl", "dassl.config", "dassl.data", "dassl.data.data_manager", "dassl.data.datasets", "dassl.data.transforms", "dassl.engine",
-    "dassl.evaluation", "dassl.metrics", "dassl.optim", "dassl.utils",
+    "dassl",
+    "dassl.config",
+    "dassl.data",
+    "dassl.data.data_manager",
+    "dassl.data.datasets",
+    "dassl.data.transforms",
+    "dassl.engine",
+    "dassl.evaluation",
+    "dassl.metrics",
+    "dassl.optim",
+    "dassl.utils",
 }
 # What a folder may import from this project, by the first name below `clusterprompt`.
 ALLOWED = {
@@ -73,7 +85,12 @@ def test_public_names_of_dassl():
 def test_no_top_level_folders():
     """Catches: `import datasets`, which is Hugging Face's, or CoOp's in its checkout."""
     for path in [*files(*FOLDERS, "scripts", "tests"), CHECKOUT / "train.py"]:
-        assert not {name.split(".")[0] for name in imports(path)} & {"trainers", "datasets", "clip_patches", "configs"}, path
+        assert not {name.split(".")[0] for name in imports(path)} & {
+            "trainers",
+            "datasets",
+            "clip_patches",
+            "configs",
+        }, path
 
 
 def test_toolbox_knows_nothing_of_us():

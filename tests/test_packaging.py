@@ -33,7 +33,11 @@ def pip(*words, python=sys.executable):
 
 def run(code, cwd, python=sys.executable, **environment):
     ran = subprocess.run(
-        [str(python), "-c", code], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1"}
+        [str(python), "-c", code],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.split()
@@ -48,7 +52,9 @@ def wheel(sources, tmp_path_factory):
 
 
 def test_wheel_holds_everything_under_one_name(wheel):
-    """Catches: a module, yaml or weights file left out; a top-level `trainers` or `datasets`; tests or toolbox packed by mistake."""
+    """Catches: a module, yaml or weights file left out; a top-level `trainers` or `datasets`; tests or toolbox packed
+    by mistake.
+    """
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = set()
     for folder in FOLDERS:

@@ -76,7 +76,9 @@ def test_twice_is_once():
 
 
 def test_a_host_keeps_its_own(empty_registries, caplog):
-    """Catches: the host's CoOp or Caltech101 replaced, its keys overwritten, its data set left without the template we need."""
+    """Catches: the host's CoOp or Caltech101 replaced, its keys overwritten, its data set left without the template we
+    need.
+    """
     trainers, datasets = empty_registries
     host_trainer = trainers.register()(type("CoOp", (TrainerX,), {}))
     host_dataset = datasets.register()(type("Caltech101", (DatasetBase,), {}))
@@ -86,7 +88,10 @@ def test_a_host_keeps_its_own(empty_registries, caplog):
     with caplog.at_level("INFO"):
         clusterprompt.extend_cfg(cfg)
     assert trainers.get("CoOp") is host_trainer and datasets.get("Caltech101") is host_dataset
-    assert "trainer of that name is not used: CoOp (" in caplog.text and "data set of that name is not used: Caltech101 (" in caplog.text
+    assert (
+        "trainer of that name is not used: CoOp (" in caplog.text
+        and "data set of that name is not used: Caltech101 (" in caplog.text
+    )
     assert (cfg.TRAINER.COOP.N_CTX, cfg.TRAINER.COOP.HOST_KEY, cfg.DATASET.SUBSAMPLE_CLASSES) == (99, 1, "base")
     assert "CSC" in cfg.TRAINER.COOP
     assert host_dataset.template == "a photo of a {}."
@@ -147,7 +152,9 @@ def test_the_stand_in_needs_no_repairs():
 
 
 def test_real_dassl_is_made_to_run(tmp_path):
-    """Catches: one of the four repairs missing; a package that does what real Dassl does at import and later stands in for it."""
+    """Catches: one of the four repairs missing; a package that does what real Dassl does at import and later stands in
+    for it.
+    """
     package = tmp_path / "dassl"
     for name, text in {
         "__init__.py": "__version__ = '0.6.3'\n",
@@ -184,5 +191,7 @@ def test_real_dassl_is_made_to_run(tmp_path):
         print("runs", scheduler.get_last_lr())
         """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert ran.stdout.strip() == "runs [0.5]", ran.stderr

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 
 
 def load(name):
-    return importlib.import_module({"base2new": "clusterprompt.running.base2new", "parse_test_res": "clusterprompt.commands.logs"}[name])
+    return importlib.import_module(
+        {"base2new": "clusterprompt.running.base2new", "parse_test_res": "clusterprompt.commands.logs"}[name]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ def test_shell_syntax(path):
 
 def run_setup(cwd, **environment):
     code = f'set -euo pipefail; source "{SCRIPTS}/setup_env.sh"; echo "uses $PYTHON"'
-    ran = subprocess.run(["bash", "-c", code], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment})
+    ran = subprocess.run(
+        ["bash", "-c", code], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
     return ran.returncode, ran.stdout, ran.stderr
 
 
@@ -79,7 +83,9 @@ def asked(tmp_path, *words, **environment):
     fake.write_text('#!/bin/sh\n[ "$1" = - ] && exit 0\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(fake), **environment}
-    return subprocess.run(["bash", *map(str, words)], cwd=tmp_path, capture_output=True, text=True, env=environment).stdout.splitlines()
+    return subprocess.run(
+        ["bash", *map(str, words)], cwd=tmp_path, capture_output=True, text=True, env=environment
+    ).stdout.splitlines()
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda path: path.parent.name)
@@ -90,7 +96,17 @@ def test_doors(door, tmp_path):
     trainer = passed[1]
     assert (CHECKOUT / "configs" / "trainers" / trainer / "basetonovel.yaml").is_file()
     assert CHECKOUT / load("base2new").door(trainer) == door
-    expected = ["--trainer", trainer, "--dataset", "shapes", "--seed", "3", "--resume", "TRAINER.X.INIT", "a photo of a"]
+    expected = [
+        "--trainer",
+        trainer,
+        "--dataset",
+        "shapes",
+        "--seed",
+        "3",
+        "--resume",
+        "TRAINER.X.INIT",
+        "a photo of a",
+    ]
     assert passed == expected
 
 
@@ -104,13 +120,28 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS)
 def test_doors_of_the_other_protocols(step, tmp_path):
     """Catches: a method without this door, one to another trainer or step, a source that the target does not belong to."""
-    script, *passed = asked(tmp_path, SCRIPTS / "tac" / f"{step}.sh", "shapes_noise", "3", "--fresh", "TRAINER.X.INIT", "a photo of a")
+    script, *passed = asked(
+        tmp_path, SCRIPTS / "tac" / f"{step}.sh", "shapes_noise", "3", "--fresh", "TRAINER.X.INIT", "a photo of a"
+    )
     assert script == str(SCRIPTS / "run.py")
-    assert passed == [*STEPS[step].format("shapes_noise", "shapes").split(), "--trainers", "TAC", "--seeds", "3", "--fresh", "TRAINER.X.INIT",
-                      "a photo of a"]
+    assert passed == [
+        *STEPS[step].format("shapes_noise", "shapes").split(),
+        "--trainers",
+        "TAC",
+        "--seeds",
+        "3",
+        "--fresh",
+        "TRAINER.X.INIT",
+        "a photo of a",
+    ]
     for base in DOORS:  # the same line as the one that was run, but for the trainer
         trainer = base.read_text().split()[-2]
-        assert base.with_name(f"{step}.sh").read_text().splitlines()[-1].endswith(f'/../protocol.sh" {step} {trainer} "$@"')
+        assert (
+            base.with_name(f"{step}.sh")
+            .read_text()
+            .splitlines()[-1]
+            .endswith(f'/../protocol.sh" {step} {trainer} "$@"')
+        )
 
 
 def test_source_of_a_target(tmp_path):
@@ -139,20 +170,33 @@ def test_doors_say_how_they_are_used():
 @pytest.fixture
 def world(monkeypatch, caltech_root, clip_file, tmp_path):
     """The environment of a base-to-new run of a second."""
-    for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 1, "SHOTS": 2, "OUTPUT": tmp_path / "out"}.items():
+    for key, value in {
+        "DATA": caltech_root,
+        "BACKBONE": clip_file,
+        "EPOCHS": 1,
+        "SHOTS": 2,
+        "OUTPUT": tmp_path / "out",
+    }.items():
         monkeypatch.setenv(key, str(value))
     monkeypatch.delenv("CFG", raising=False)
     return tmp_path / "out" / "base2new"
 
 
 def call(base2new, *words, trainer="CoOp", dataset="caltech101"):
-    return base2new.main(["--trainer", trainer, "--dataset", dataset, "--seed", "1", *words, "DATALOADER.NUM_WORKERS", "0"])
+    return base2new.main(
+        ["--trainer", trainer, "--dataset", dataset, "--seed", "1", *words, "DATALOADER.NUM_WORKERS", "0"]
+    )
 
 
 def test_base_to_new(base2new, parser, world, capsys):
-    """Catches: folders that the family's scripts do not find, halves mixed up, a log that is not parsed, a second call that trains again."""
+    """Catches: folders that the family's scripts do not find, halves mixed up, a log that is not parsed, a second call
+    that trains again.
+    """
     scores = call(base2new)
-    base, new = (world / half / "caltech101" / "shots_2" / "CoOp" / "basetonovel" / "seed1" for half in ("train_base", "test_new"))
+    base, new = (
+        world / half / "caltech101" / "shots_2" / "CoOp" / "basetonovel" / "seed1"
+        for half in ("train_base", "test_new")
+    )
     results = [json.loads((folder / "result.json").read_text()) for folder in (base, new)]
     assert [result["subsample"] for result in results] == ["base", "new"]
     assert [result["n_test"] for result in results] == [9, 6]
@@ -176,7 +220,11 @@ def test_base_to_new(base2new, parser, world, capsys):
     shutil.rmtree(new)
     with pytest.raises(SystemExit) as stop:  # an untrained model would be tested in its place
         call(base2new)
-    assert stop.value.code == 2 and "has no folder prompt_learner/ to load from" in capsys.readouterr().err and not new.exists()
+    assert (
+        stop.value.code == 2
+        and "has no folder prompt_learner/ to load from" in capsys.readouterr().err
+        and not new.exists()
+    )
 
 
 def test_other_settings_are_not_passed_off(base2new, world, monkeypatch, capsys):
@@ -225,15 +273,20 @@ def test_embedded_data_use_the_embedded_clip(base2new, monkeypatch):
     assert "--backbone" not in base2new.common_options(arguments)
 
 
-@pytest.mark.parametrize("backbone, trainer, given, expected", [
-    ("tiny", "MaPLe", [], ["TRAINER.MAPLE.PROMPT_DEPTH", "-1"]),
-    ("tiny", "IVLP", ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", "2"], ["TRAINER.IVLP.PROMPT_DEPTH_VISION", "-1"]),
-    ("tiny", "TAC", [], []),
-    ("tiny", "CoOp", [], []),
-    ("ViT-B/16", "MaPLe", [], []),
-])
+@pytest.mark.parametrize(
+    "backbone, trainer, given, expected",
+    [
+        ("tiny", "MaPLe", [], ["TRAINER.MAPLE.PROMPT_DEPTH", "-1"]),
+        ("tiny", "IVLP", ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", "2"], ["TRAINER.IVLP.PROMPT_DEPTH_VISION", "-1"]),
+        ("tiny", "TAC", [], []),
+        ("tiny", "CoOp", [], []),
+        ("ViT-B/16", "MaPLe", [], []),
+    ],
+)
 def test_depths_fit_the_embedded_clip(base2new, backbone, trainer, given, expected, monkeypatch, capsys):
-    """Catches: a yaml of 9 layers that fails on the embedded 4, a depth that the user chose lost, or another backbone's changed."""
+    """Catches: a yaml of 9 layers that fails on the embedded 4, a depth that the user chose lost, or another backbone's
+    changed.
+    """
     monkeypatch.setenv("BACKBONE", backbone)
     monkeypatch.delenv("CFG", raising=False)
     options = base2new.common_options(base2new.argparse.Namespace(trainer=trainer, dataset="shapes", seed=1))
@@ -264,9 +317,13 @@ def write_logs(folder, values, signal="Finish training"):
         (folder / f"seed{i}" / "log.txt").write_text(LOG.format(signal=signal, value=value))
 
 
-@pytest.mark.parametrize("signal, option", [("Finish training", []), ("Finished training", []), ("=> result", ["--test-log"])])
+@pytest.mark.parametrize(
+    "signal, option", [("Finish training", []), ("Finished training", []), ("=> result", ["--test-log"])]
+)
 def test_mean_over_seeds(parser, tmp_path, capsys, signal, option):
-    """Catches: numbers before the signal counted, the first instead of the last match, a deviation other than the family's."""
+    """Catches: numbers before the signal counted, the first instead of the last match, a deviation other than the
+    family's.
+    """
     write_logs(tmp_path, ["90.0", "91.0", "95.0"], signal)
     parser.main([str(tmp_path), *option])
     said = capsys.readouterr().out

@@ -12,7 +12,11 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 TEXT = (CHECKOUT / "docs" / "new_trainer.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", TEXT, re.M | re.S))
-COMMANDS = {shlex.split(line)[1]: shlex.split(line)[2:] for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()}
+COMMANDS = {
+    shlex.split(line)[1]: shlex.split(line)[2:]
+    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+    for line in block.splitlines()
+}
 
 
 def load(name, path):
@@ -31,8 +35,16 @@ def checkout(tmp_path, monkeypatch, caltech_root, clip_file):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(content)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clusterprompt.trainers, "__path__", [*clusterprompt.trainers.__path__, str(tmp_path / "trainers")])
-    for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 1, "SHOTS": 2, "OUTPUT": tmp_path / "out"}.items():
+    monkeypatch.setattr(
+        clusterprompt.trainers, "__path__", [*clusterprompt.trainers.__path__, str(tmp_path / "trainers")]
+    )
+    for key, value in {
+        "DATA": caltech_root,
+        "BACKBONE": clip_file,
+        "EPOCHS": 1,
+        "SHOTS": 2,
+        "OUTPUT": tmp_path / "out",
+    }.items():
         monkeypatch.setenv(key, str(value))
     yield tmp_path
     sys.modules.pop("clusterprompt.trainers.linearprobe", None)
@@ -75,7 +87,9 @@ def test_stands_in_the_table(checkout, monkeypatch, capsys):
                 patch.setenv(key, value)
             importlib.import_module("clusterprompt.running.base2new").main(command[2:])
 
-    monkeypatch.setattr("clusterprompt.running.runner.Runner.call", run_here)  # in this process, where the new file is found
+    monkeypatch.setattr(
+        "clusterprompt.running.runner.Runner.call", run_here
+    )  # in this process, where the new file is found
     monkeypatch.setattr("clusterprompt.running.runner.MOST_JOBS", 1)
     rows = compare.main(small(COMMANDS["scripts/compare.sh"]))
     assert {row["trainer"] for row in rows} == {"ZeroshotCLIP", "LinearProbe"}

@@ -1,4 +1,7 @@
-"""AttriPrompt: Dynamic Prompt Composition Learning for CLIP (ACM MM 2025, arXiv 2509.05949), reconstructed: see docs/attriprompt.md."""
+"""AttriPrompt: Dynamic Prompt Composition Learning for CLIP (ACM MM 2025, arXiv 2509.05949), reconstructed: see
+docs/attriprompt.md.
+"""
+
 from __future__ import annotations
 
 import logging
@@ -20,13 +23,30 @@ from .parts.prompt_pool import PromptPool, StaticPrompts, Usage, check_settings,
 logger = logging.getLogger(__name__)
 KEY_SAMPLE = 512  # training images whose centroids place the keys
 
+
 class AttriPrompt(PromptTrainer):
     """Compose deep text prompts for every image, from pools that its patch clusters choose from."""
 
-    options = {"PREC": "fp16", "CTX_INIT": "a photo of a", "DESCRIPTIONS": "", "N_CTX": 1, "PROMPT_DEPTH": -1,
-               "RETRIEVAL": True, "N_CLUSTERS": 4, "POOL_SIZE": 32, "POOL": "per_layer", "TOP_K": 1, "KEY_INIT": "data",
-               "IMAGE_TO_TEXT": 1.0, "ALPHA": 1.0, "LAMBDA": 25.0, "KEY": 0.1,
-               "TEXT_CHUNK": 256, "CACHE_VIEWS": 0, "CACHE_MB": 4096}
+    options = {
+        "PREC": "fp16",
+        "CTX_INIT": "a photo of a",
+        "DESCRIPTIONS": "",
+        "N_CTX": 1,
+        "PROMPT_DEPTH": -1,
+        "RETRIEVAL": True,
+        "N_CLUSTERS": 4,
+        "POOL_SIZE": 32,
+        "POOL": "per_layer",
+        "TOP_K": 1,
+        "KEY_INIT": "data",
+        "IMAGE_TO_TEXT": 1.0,
+        "ALPHA": 1.0,
+        "LAMBDA": 25.0,
+        "KEY": 0.1,
+        "TEXT_CHUNK": 256,
+        "CACHE_VIEWS": 0,
+        "CACHE_MB": 4096,
+    }
 
     text_needs_image = property(lambda self: self.settings.RETRIEVAL)
 
@@ -38,14 +58,21 @@ class AttriPrompt(PromptTrainer):
     def build_learner(self):
         """Write the class sentences, freeze their un-prompted features, and make pools that fit both towers."""
         s, clip, self.cache, self.usage, self.retrieved = self.settings, self.clip, None, {}, {}
-        depth, length = check_depth("text", s.PROMPT_DEPTH, len(clip.transformer.resblocks), 1), s.N_CLUSTERS * s.TOP_K * s.N_CTX
+        depth, length = (
+            check_depth("text", s.PROMPT_DEPTH, len(clip.transformer.resblocks), 1),
+            s.N_CLUSTERS * s.TOP_K * s.N_CTX,
+        )
         self.sentences = write_sentences(clip, s.CTX_INIT, self.classnames, length)
         self.text_anchors = class_anchors(clip, self.descriptions() or template_sentences(self.classnames))
         if not s.RETRIEVAL:
             return StaticPrompts(depth, length, clip.token_embedding.embedding_dim)
         patches = len(clip.visual.positional_embedding) - 1 if encoders.is_vit(clip) else 0
         if s.N_CLUSTERS > patches:
-            why = f"this backbone cuts an image into {patches}" if patches else "a ResNet has none: use a ViT backbone (e.g. ViT-B/16)"
+            why = (
+                f"this backbone cuts an image into {patches}"
+                if patches
+                else "a ResNet has none: use a ViT backbone (e.g. ViT-B/16)"
+            )
             raise ValueError(f"TRAINER.ATTRIPROMPT.N_CLUSTERS is {s.N_CLUSTERS} clusters of patch tokens, but {why}")
         if s.CACHE_VIEWS:
             shapes = clip.text_projection.shape[1:], (depth, s.N_CLUSTERS, clip.visual.class_embedding.shape[0])
@@ -54,9 +81,15 @@ class AttriPrompt(PromptTrainer):
 
     # ------------------------------------------------------------------ image -> prompts -> text
     def see(self, images):
-        """Return the normalised features of images, (B, d), and the patch centroids that feed each text layer, (B, L, K, D_v)."""
-        features, centroids = encoders.encode_image_layers(self.clip, images, self.learner.vision_layers,
-                                                           lambda tokens: cluster_tokens(tokens, self.settings.N_CLUSTERS)[0])
+        """Return the normalised features of images, (B, d), and the patch centroids that feed each text layer, (B, L,
+        K, D_v).
+        """
+        features, centroids = encoders.encode_image_layers(
+            self.clip,
+            images,
+            self.learner.vision_layers,
+            lambda tokens: cluster_tokens(tokens, self.settings.N_CLUSTERS)[0],
+        )
         return unit(features), torch.stack(centroids, dim=1)
 
     def see_batch(self, batch):
@@ -71,7 +104,10 @@ class AttriPrompt(PromptTrainer):
         """Return the class texts, prompted as the centroids choose, (B, C, d) or (C, d), and the key-matching distance."""
         composed = self.learner(centroids)
         if composed.chosen is not None:
-            what, sizes = "train" if self.learner.training else "test", (composed.chosen.shape[1], self.settings.POOL_SIZE)
+            what, sizes = (
+                "train" if self.learner.training else "test",
+                (composed.chosen.shape[1], self.settings.POOL_SIZE),
+            )
             self.usage.setdefault(what, Usage(*sizes)).add(composed.chosen)
         text = encoders.encode_text(self.clip, self.sentences, composed.prompts, budget_mb=self.settings.TEXT_CHUNK)
         return unit(text), composed.distance
@@ -89,7 +125,9 @@ class AttriPrompt(PromptTrainer):
 
     # ------------------------------------------------------------------ training
     def losses(self, batch):
-        """Two contrastive streams, the distances to the un-prompted texts and of centroids to keys; a weight of 0 leaves one out."""
+        """Two contrastive streams, the distances to the un-prompted texts and of centroids to keys; a weight of 0
+        leaves one out.
+        """
         s, (image, centroids) = self.settings, self.see_batch(batch)
         text, distance = self.compose(centroids)
         ce, terms = self.cross_entropy(self.logits(image, text), batch.labels), {}
@@ -105,7 +143,9 @@ class AttriPrompt(PromptTrainer):
 
     def text_to_image(self, image, text, labels):
         """Cross-entropy of each image's own class text over the batch's images, spread evenly over those of its class."""
-        own = text[labels] if text.dim() == 2 else text[torch.arange(len(labels), device=labels.device), labels]  # (B, d)
+        own = (
+            text[labels] if text.dim() == 2 else text[torch.arange(len(labels), device=labels.device), labels]
+        )  # (B, d)
         same = (labels[:, None] == labels).float()
         return F.cross_entropy(self.logits(own, image), same / same.sum(dim=1, keepdim=True))
 
@@ -114,9 +154,17 @@ class AttriPrompt(PromptTrainer):
         """Place the keys by a sample of the un-augmented training images; no global random state moves."""
         rng, images = np.random.RandomState(self.cfg.SEED if self.cfg.SEED >= 0 else None), self.dm.dataset.train_x
         sample = [images[i] for i in sorted(rng.permutation(len(images))[:KEY_SAMPLE])]
-        with torch.random.fork_rng(devices=[]), autocast(self.precision, self.device):  # a loader draws a seed for its workers
-            loader = build_data_loader(self.cfg, data_source=sample, batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-                                       tfm=self.test_loader.dataset.transform, is_train=False)
+        with (
+            torch.random.fork_rng(devices=[]),
+            autocast(self.precision, self.device),
+        ):  # a loader draws a seed for its workers
+            loader = build_data_loader(
+                self.cfg,
+                data_source=sample,
+                batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+                tfm=self.test_loader.dataset.transform,
+                is_train=False,
+            )
             centroids = torch.cat([self.see(batch["img"].to(self.device))[1] for batch in loader])
         self.learner.start_keys(centroids, rng)
         logger.info("Keys placed by the clusters of %d training images", len(sample))

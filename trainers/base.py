@@ -1,4 +1,7 @@
-"""Everything about a prompt-learning trainer that is Dassl-shaped, so that a method's file holds its method and nothing else."""
+"""Everything about a prompt-learning trainer that is Dassl-shaped, so that a method's file holds its method and nothing
+else.
+"""
+
 from __future__ import annotations
 
 import logging
@@ -70,13 +73,15 @@ def unit(features: Tensor) -> Tensor:
 class PromptTrainer(TrainerX):
     """Train a learner around a frozen CLIP.
 
-    A method says its ``options``, builds a learner, computes ``text_features``, ``image_features`` and its ``losses``; methods
-    whose text depends on the image override ``classify`` instead.
+    A method says its ``options``, builds a learner, computes ``text_features``, ``image_features`` and its ``losses``;
+    methods whose text depends on the image override ``classify`` instead.
 
     Attributes:
         options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
-        config_node: Name of that node where the authors' code shares another method's; default the class name in capitals.
-        checkpoint_folder: Name under which the learner is registered, so also its folder below the output folder; the official one.
+        config_node: Name of that node where the authors' code shares another method's; default the class name in
+            capitals.
+        checkpoint_folder: Name under which the learner is registered, so also its folder below the output folder; the
+            official one.
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that play no part.
         clip: Stock CLIP, frozen, in eval mode. fp32 until the learner is built, then in the precision of the run.
@@ -125,7 +130,9 @@ class PromptTrainer(TrainerX):
 
     # ------------------------------------------------------------------ construction
     def __init__(self, cfg, task: Optional[Task] = None):
-        """Build everything for a run; with a task in the data set's place, all but the loaders, and nothing is read from its folder."""
+        """Build everything for a run; with a task in the data set's place, all but the loaders, and nothing is read
+        from its folder.
+        """
         self.task = task
         self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
         self.seconds_per_epoch = 0.0
@@ -156,7 +163,9 @@ class PromptTrainer(TrainerX):
         return self.cfg.DATASET.TEMPLATE or getattr(self.dm.dataset, "template", "a photo of a {}.")
 
     def descriptions(self):
-        """Return the sentences of each class from the JSON that the config names, the method's own first; None if it names none."""
+        """Return the sentences of each class from the JSON that the config names, the method's own first; None if it
+        names none.
+        """
         path = self.settings.get("DESCRIPTIONS") or self.cfg.DATASET.DESCRIPTIONS
         return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
 
@@ -177,8 +186,12 @@ class PromptTrainer(TrainerX):
         self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)
         size = (self.clip.visual.input_resolution,) * 2
         if tuple(self.cfg.INPUT.SIZE) != size:
-            logger.info("INPUT.SIZE %s does not fit backbone %s: using %s", tuple(self.cfg.INPUT.SIZE),
-                        self.cfg.MODEL.BACKBONE.NAME, size)
+            logger.info(
+                "INPUT.SIZE %s does not fit backbone %s: using %s",
+                tuple(self.cfg.INPUT.SIZE),
+                self.cfg.MODEL.BACKBONE.NAME,
+                size,
+            )
             self.cfg = self.cfg.clone()
             self.cfg.defrost()
             self.cfg.INPUT.SIZE = size
@@ -208,8 +221,14 @@ class PromptTrainer(TrainerX):
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model(self.checkpoint_folder, self.learner, self.optim, self.sched)
         learned = sum(p.numel() for p in self.learner.parameters())
-        logger.info("%s learns %s parameters on a frozen %s, precision %s, on %s", type(self).__name__, f"{learned:,}",
-                    self.cfg.MODEL.BACKBONE.NAME, self.precision, measure.device_name(self.device))
+        logger.info(
+            "%s learns %s parameters on a frozen %s, precision %s, on %s",
+            type(self).__name__,
+            f"{learned:,}",
+            self.cfg.MODEL.BACKBONE.NAME,
+            self.precision,
+            measure.device_name(self.device),
+        )
 
     def _check_ops(self):
         """Fail early and clearly where a device lacks half-precision kernels."""
@@ -234,15 +253,20 @@ class PromptTrainer(TrainerX):
         """Put a batch of Dassl's loader on the device, views concatenated."""
         images = batch["img"] if isinstance(batch["img"], list) else [batch["img"]]
         img0, index = batch.get("img0"), batch.get("index")
-        return Batch(images=torch.cat([i.to(self.device) for i in images]),
-                     labels=batch["label"].to(self.device).repeat(len(images)), views=len(images),
-                     img0=None if img0 is None else img0.to(self.device), index=index)
+        return Batch(
+            images=torch.cat([i.to(self.device) for i in images]),
+            labels=batch["label"].to(self.device).repeat(len(images)),
+            views=len(images),
+            img0=None if img0 is None else img0.to(self.device),
+            index=index,
+        )
 
     def forward_backward(self, batch) -> Dict[str, float]:
         """Do one step of optimisation.
 
         Raises:
-            FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are left as they were.
+            FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are left as they
+                were.
         """
         with autocast(self.precision, self.device):
             terms = self.losses(self.parse_batch_train(batch))
@@ -253,7 +277,8 @@ class PromptTrainer(TrainerX):
             raise FloatingPointError(
                 f"the loss is not finite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
                 + ", ".join(f"{name} {term:.4g}" for name, term in values.items())
-                + ". Lower OPTIM.LR, or use PREC fp32")
+                + ". Lower OPTIM.LR, or use PREC fp32"
+            )
         self.model_zero_grad()
         self.backward(self.scaled(loss))
         if self.scaler is None:
@@ -264,7 +289,10 @@ class PromptTrainer(TrainerX):
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         self._steps.append(Step(value, values, self.batch_accuracy))
-        summary = {"loss": value, **({f"loss_{name}": term for name, term in values.items()} if len(values) > 1 else {})}
+        summary = {
+            "loss": value,
+            **({f"loss_{name}": term for name, term in values.items()} if len(values) > 1 else {}),
+        }
         return summary if self.batch_accuracy is None else {**summary, "acc": self.batch_accuracy}
 
     def backward(self, loss: Tensor) -> None:
@@ -317,7 +345,9 @@ class PromptTrainer(TrainerX):
     def after_train(self):
         """Test and write the finished record."""
         self.seconds["train"] = time.time() - self._began
-        here = self.max_epoch - self.start_epoch  # a resumed run did not do all, and none if it was stopped in its final test
+        here = (
+            self.max_epoch - self.start_epoch
+        )  # a resumed run did not do all, and none if it was stopped in its final test
         earlier = [entry["seconds"] for entry in self.history]
         self.seconds_per_epoch = self.seconds["train"] / here if here else sum(earlier) / max(1, len(earlier))
         super().after_train()
@@ -407,14 +437,20 @@ class PromptTrainer(TrainerX):
 
         Raises:
             FileNotFoundError: No such checkpoint.
-            ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; an epoch of a single file.
+            ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; an epoch of
+                a single file.
         """
         if not directory or self.learner is None:
-            print("No checkpoint is loaded: " + ("no folder is given" if self.learner is not None else "nothing is learned"))
+            print(
+                "No checkpoint is loaded: "
+                + ("no folder is given" if self.learner is not None else "nothing is learned")
+            )
             return
         is_file = str(directory).endswith(".safetensors")
         if is_file and epoch is not None:
-            raise ValueError(f"{directory} is a single file: epoch {epoch} cannot be chosen from it. Leave out --load-epoch, or name the run's folder")
+            raise ValueError(
+                f"{directory} is a single file: epoch {epoch} cannot be chosen from it. Leave out --load-epoch, or name the run's folder"
+            )
         self._load_file(directory if is_file else find_checkpoint(directory, self.checkpoint_folder, epoch))
 
     def _load_file(self, path):
@@ -422,12 +458,18 @@ class PromptTrainer(TrainerX):
         method, trained_on, trained_classes = origin_of(path, notes)
         name = type(self).__name__
         if method and method != name:
-            raise ValueError(f"{path} was written by {method}, not by {name}; load it with --trainer {method}, or name a run of {name}")
+            raise ValueError(
+                f"{path} was written by {method}, not by {name}; load it with --trainer {method}, or name a run of {name}"
+            )
         if self.tied_to_classes and trained_classes and list(trained_classes) != list(self.classnames):
-            raise ValueError(f"{path} serves no other classes than those it was trained on, {_few(trained_classes)}: {self.tied_to_classes}. "
-                             f"Here they are {_few(self.classnames)}")
+            raise ValueError(
+                f"{path} serves no other classes than those it was trained on, {_few(trained_classes)}: {self.tied_to_classes}. "
+                f"Here they are {_few(self.classnames)}"
+            )
         try:
-            weights = learner_weights(weights, self.learner, self.clip, self.official_names, self.official_ignored, str(path))
+            weights = learner_weights(
+                weights, self.learner, self.clip, self.official_names, self.official_ignored, str(path)
+            )
         except ValueError as error:
             others = methods_by_names(os.path.basename(os.path.dirname(path)), weights)
             if not others or name in others:

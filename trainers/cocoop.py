@@ -1,4 +1,5 @@
 """CoCoOp: a context that a small network shifts for every image (Zhou et al., CVPR 2022)."""
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -24,8 +25,13 @@ class ConditionalContext(nn.Module):
     def __init__(self, ctx: Tensor, joint: int):
         super().__init__()
         self.ctx = nn.Parameter(ctx.detach().float().clone())
-        self.meta_net = nn.Sequential(OrderedDict(linear1=nn.Linear(joint, joint // 16), relu=nn.ReLU(inplace=True),
-                                                  linear2=nn.Linear(joint // 16, ctx.shape[1])))
+        self.meta_net = nn.Sequential(
+            OrderedDict(
+                linear1=nn.Linear(joint, joint // 16),
+                relu=nn.ReLU(inplace=True),
+                linear2=nn.Linear(joint // 16, ctx.shape[1]),
+            )
+        )
 
     def forward(self, image_features: Tensor) -> Tensor:
         """Shift all context tokens by the meta-net's answer to normalised image features (B, d); (B, n, D)."""

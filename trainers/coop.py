@@ -1,4 +1,5 @@
 """CoOp: a learned context in front of, around or behind the class name (Zhou et al., IJCV 2022)."""
+
 from __future__ import annotations
 
 import torch
@@ -32,7 +33,9 @@ class CoOp(PromptTrainer):
         super().check_cfg(cfg)
         s = cfg.TRAINER[self.node()]
         if s.CLASS_TOKEN_POSITION not in POSITIONS:
-            raise ValueError(f"TRAINER.{self.node()}.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; allowed are {', '.join(POSITIONS)}")
+            raise ValueError(
+                f"TRAINER.{self.node()}.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; allowed are {', '.join(POSITIONS)}"
+            )
         if s.N_CTX < 1 and not s.CTX_INIT:
             raise ValueError(f"TRAINER.{self.node()}.N_CTX is {s.N_CTX}; at least 1 context token is needed")
 
@@ -66,7 +69,8 @@ class CoOp(PromptTrainer):
 
         Args:
             ctx: (n, D) or (C, n, D).
-            position: Where the class name stands: ``end`` [ctx][name], ``middle`` [half ctx][name][half ctx], ``front`` [name][ctx].
+            position: Where the class name stands: ``end`` [ctx][name], ``middle`` [half ctx][name][half ctx], ``front``
+                [name][ctx].
 
         Returns:
             Sentences of T + n tokens.
@@ -75,6 +79,8 @@ class CoOp(PromptTrainer):
         n = ctx.shape[-2]
         ctx = ctx.to(x.dtype).expand(len(x), -1, -1)
         before = {"end": n, "middle": n // 2, "front": 0}[position]
-        rows = [torch.cat([x[i, :1], ctx[i, :before], x[i, 1:1 + k], ctx[i, before:], x[i, 1 + k:]])
-                for i, k in enumerate(self.name_lengths.tolist())]
+        rows = [
+            torch.cat([x[i, :1], ctx[i, :before], x[i, 1 : 1 + k], ctx[i, before:], x[i, 1 + k :]])
+            for i, k in enumerate(self.name_lengths.tolist())
+        ]
         return encoders.Sentences(torch.stack(rows), eot + n, 1)

@@ -1,4 +1,5 @@
 """IVLP: independent deep prompts in both towers (the baseline of MaPLe, CVPR 2023, and PromptSRC, ICCV 2023)."""
+
 from __future__ import annotations
 
 from typing import List, Tuple
@@ -46,8 +47,14 @@ def check_depth(tower: str, depth: int, layers: int, least: int) -> int:
     if depth == -1:
         return layers
     if not least <= depth <= layers:
-        why = "a ResNet visual tower takes no prompts" if layers == 0 else f"the backbone's {tower} tower has {layers} layers"
-        raise ValueError(f"prompt depth {depth} ({tower}) is not possible: {why}; allowed are {least} to {layers}, or -1 for all")
+        why = (
+            "a ResNet visual tower takes no prompts"
+            if layers == 0
+            else f"the backbone's {tower} tower has {layers} layers"
+        )
+        raise ValueError(
+            f"prompt depth {depth} ({tower}) is not possible: {why}; allowed are {least} to {layers}, or -1 for all"
+        )
     return depth
 
 
@@ -56,14 +63,20 @@ def context_from_words(clip: nn.Module, words: str, n_ctx: int) -> Tensor:
 
     Past the last word these are EOT's and the padding's embeddings, as in the official code.
     """
-    return clip.token_embedding(tokenize([words])[:, 1:1 + n_ctx].to(clip.token_embedding.weight.device))[0]
+    return clip.token_embedding(tokenize([words])[:, 1 : 1 + n_ctx].to(clip.token_embedding.weight.device))[0]
 
 
 class IVLP(PromptTrainer):
     """Learn deep prompts in both towers by cross-entropy alone."""
 
-    options = {"N_CTX_VISION": 2, "N_CTX_TEXT": 2, "CTX_INIT": "a photo of a", "PREC": "fp16",
-               "PROMPT_DEPTH_VISION": 9, "PROMPT_DEPTH_TEXT": 9}
+    options = {
+        "N_CTX_VISION": 2,
+        "N_CTX_TEXT": 2,
+        "CTX_INIT": "a photo of a",
+        "PREC": "fp16",
+        "PROMPT_DEPTH_VISION": 9,
+        "PROMPT_DEPTH_TEXT": 9,
+    }
     checkpoint_folder = "VLPromptLearner"
     official_names = (
         (r"prompt_learner\.ctx", "ctx"),

@@ -1,4 +1,5 @@
 """KgCoOp: CoOp whose text features stay near those of hand-written prompts (Yao et al., CVPR 2023)."""
+
 from __future__ import annotations
 
 from ..clip_patches.class_texts import class_anchors, fill
@@ -28,5 +29,7 @@ class KgCoOp(CoOp):
         """Cross-entropy and the distance to the frozen class texts."""
         text = self.text_features()
         similarity = (text * self.text_anchors).sum(dim=-1)  # cosines, (C,)
-        return {"ce": self.cross_entropy(self.logits(self.image_features(batch.images), text), batch.labels),
-                "text": self.settings.W * (1 - similarity).mean()}
+        return {
+            "ce": self.cross_entropy(self.logits(self.image_features(batch.images), text), batch.labels),
+            "text": self.settings.W * (1 - similarity).mean(),
+        }

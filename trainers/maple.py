@@ -1,4 +1,5 @@
 """MaPLe: visual prompts as linear images of the text prompts (Khattak et al., CVPR 2023)."""
+
 from __future__ import annotations
 
 import copy
@@ -34,8 +35,10 @@ class CoupledPrompts(nn.Module):
     def forward(self) -> Tuple[List[Tensor], List[Tensor]]:
         """Return the prompts of the text layers, each (n, D_t), and of the vision layers, each (n, D_v)."""
         text = list(self.compound_prompts_text)
-        return ([self.ctx, *text],
-                [self.proj(self.ctx), *(project(p) for project, p in zip(self.compound_prompt_projections, text))])
+        return (
+            [self.ctx, *text],
+            [self.proj(self.ctx), *(project(p) for project, p in zip(self.compound_prompt_projections, text))],
+        )
 
 
 class MaPLe(IVLP):

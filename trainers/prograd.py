@@ -1,4 +1,5 @@
 """ProGrad: CoOp that never steps against what frozen CLIP knows (Zhu et al., ICCV 2023)."""
+
 from __future__ import annotations
 
 import torch
@@ -9,13 +10,15 @@ from .coop import CoOp
 
 
 class ProGrad(CoOp):
-    """Follow the gradient of the cross-entropy, less its part against the gradient of the divergence from zero-shot logits.
+    """Follow the gradient of the cross-entropy, less its part against the gradient of the divergence from zero-shot
+    logits.
 
     The projection is done here: real Dassl lacks ``prograd_backward_and_update``, which the authors' fork of it has.
 
-    Written after the paper; not held to recorded numbers, and these details may differ from the authors' code: the zero-shot
-    logits come from the data set's hand-written prompt alone, and the projection is done tensor by tensor (the context is one).
-    T and LAMBDA stand in ``cfg.LOSS`` there; here, with the context's own options, in CoOp's node.
+    Written after the paper; not held to recorded numbers, and these details may differ from the authors' code: the
+    zero-shot logits come from the data set's hand-written prompt alone, and the projection is done tensor by tensor
+    (the context is one). T and LAMBDA stand in ``cfg.LOSS`` there; here, with the context's own options, in CoOp's
+    node.
     """
 
     config_node = "COOP"
@@ -31,7 +34,7 @@ class ProGrad(CoOp):
         images, temperature = self.image_features(batch.images), self.settings.T
         logits = self.logits(images, self.text_features())
         target = F.softmax(self.logits(images, self.frozen_text) / temperature, dim=-1)
-        self.divergence = temperature ** 2 * F.cross_entropy(logits / temperature, target)  # up to the target's entropy
+        self.divergence = temperature**2 * F.cross_entropy(logits / temperature, target)  # up to the target's entropy
         return {"ce": self.cross_entropy(logits, batch.labels)}
 
     def backward(self, loss):

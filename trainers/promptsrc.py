@@ -1,4 +1,7 @@
-"""PromptSRC: deep prompts that stay near frozen CLIP's features and logits, averaged over training (Khattak et al., ICCV 2023)."""
+"""PromptSRC: deep prompts that stay near frozen CLIP's features and logits, averaged over training (Khattak et al.,
+ICCV 2023).
+"""
+
 from __future__ import annotations
 
 import math
@@ -23,8 +26,18 @@ def gaussian_weights(epochs: int, mean: float, std: float) -> list:
 class PromptSRC(IVLP):
     """IVLP with three regularisers towards frozen CLIP and a Gaussian average of the epochs' weights."""
 
-    options = {"N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
-               "PROMPT_DEPTH_TEXT": 9, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1}
+    options = {
+        "N_CTX_VISION": 4,
+        "N_CTX_TEXT": 4,
+        "CTX_INIT": "a photo of a",
+        "PREC": "fp16",
+        "PROMPT_DEPTH_VISION": 9,
+        "PROMPT_DEPTH_TEXT": 9,
+        "TEXT_LOSS_WEIGHT": 25,
+        "IMAGE_LOSS_WEIGHT": 10,
+        "GPA_MEAN": 15,
+        "GPA_STD": 1,
+    }
     official_ignored = (r"prompt_learner\.ZS_image_encoder\..+",)
 
     def build_learner(self):
@@ -41,7 +54,9 @@ class PromptSRC(IVLP):
         with torch.no_grad():
             target = unit(encoders.encode_image(self.clip, batch.images))
             frozen = self.logits(target, self.text_anchors)
-        divergence = F.kl_div(F.log_softmax(logits, dim=1), F.log_softmax(frozen, dim=1), reduction="sum", log_target=True)
+        divergence = F.kl_div(
+            F.log_softmax(logits, dim=1), F.log_softmax(frozen, dim=1), reduction="sum", log_target=True
+        )
         return {
             "ce": self.cross_entropy(logits, batch.labels),
             "text": self.settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, self.text_anchors),

@@ -1,4 +1,5 @@
 """TAC: Task-Aware Clustering for Prompting Vision-Language Models (Hao et al., CVPR 2025)."""
+
 from __future__ import annotations
 
 import logging
@@ -30,7 +31,16 @@ class TaskAwarePrompts(DeepPrompts):
         clip, ctx, n_vision, depth_text, depth_vision: See :class:`DeepPrompts`.
     """
 
-    def __init__(self, towers: str, centers: Tensor, clip: nn.Module, ctx: Tensor, n_vision: int, depth_text: int, depth_vision: int):
+    def __init__(
+        self,
+        towers: str,
+        centers: Tensor,
+        clip: nn.Module,
+        ctx: Tensor,
+        n_vision: int,
+        depth_text: int,
+        depth_vision: int,
+    ):
         super().__init__(clip, ctx, n_vision, depth_text, depth_vision)
         self.towers = towers
         self.register_buffer("centers", centers.clone())
@@ -38,7 +48,9 @@ class TaskAwarePrompts(DeepPrompts):
         self.to_vision = nn.Linear(centers.shape[1], self.deep_vision[0].shape[1] if len(self.deep_vision) else 1)
 
     def forward(self):
-        """Return ``[pre-context][prompts]`` of the text layers, each (K + n, D_t), and of the vision layers, each (K + n_vision, D_v)."""
+        """Return ``[pre-context][prompts]`` of the text layers, each (K + n, D_t), and of the vision layers, each (K +
+        n_vision, D_v).
+        """
         text, vision = super().forward()
         pre_text, pre_vision = self.to_text(self.centers), self.to_vision(self.centers)
         if self.towers in ("both", "text"):
@@ -51,10 +63,24 @@ class TaskAwarePrompts(DeepPrompts):
 class TAC(PromptTrainer):
     """Prompt both towers with the cluster centres of the task's class texts."""
 
-    options = {"N_CTX_VISION": 5, "N_CTX_TEXT": 5, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12,
-               "PROMPT_DEPTH_TEXT": 12, "TEXT_LOSS_WEIGHT": 20, "IMAGE_LOSS_WEIGHT": 25,
-               "N_CENTERS": 5, "CENTERS_INIT": "random", "RECLUSTER": False, "DESCRIPTIONS": "",
-               "IMAGE_DROPOUT": 0.3, "TARGET_DROPOUT": 0.3, "PRECONTEXT": "both", "MASK": True}
+    options = {
+        "N_CTX_VISION": 5,
+        "N_CTX_TEXT": 5,
+        "CTX_INIT": "a photo of a",
+        "PREC": "fp16",
+        "PROMPT_DEPTH_VISION": 12,
+        "PROMPT_DEPTH_TEXT": 12,
+        "TEXT_LOSS_WEIGHT": 20,
+        "IMAGE_LOSS_WEIGHT": 25,
+        "N_CENTERS": 5,
+        "CENTERS_INIT": "random",
+        "RECLUSTER": False,
+        "DESCRIPTIONS": "",
+        "IMAGE_DROPOUT": 0.3,
+        "TARGET_DROPOUT": 0.3,
+        "PRECONTEXT": "both",
+        "MASK": True,
+    }
     checkpoint_folder = "VLPromptLearner"
     official_names = (
         (r"VPT_topk_t\.(\w+)", r"to_text.\1"),
@@ -68,7 +94,9 @@ class TAC(PromptTrainer):
         """TAC needs the un-augmented image; the pre-context goes to towers that there are."""
         super().check_cfg(cfg)
         if cfg.TRAINER.TAC.PRECONTEXT not in ("both", "text", "vision", "none"):
-            raise ValueError(f"TRAINER.TAC.PRECONTEXT is {cfg.TRAINER.TAC.PRECONTEXT!r}; allowed are both, text, vision, none")
+            raise ValueError(
+                f"TRAINER.TAC.PRECONTEXT is {cfg.TRAINER.TAC.PRECONTEXT!r}; allowed are both, text, vision, none"
+            )
         if not cfg.DATALOADER.RETURN_IMG0:
             raise ValueError("TAC's image term needs the un-augmented image: set DATALOADER.RETURN_IMG0 True")
 
@@ -78,15 +106,20 @@ class TAC(PromptTrainer):
         sentences = self.descriptions()
         if sentences is None:
             sentences = template_sentences(self.classnames)
-            logger.info("TRAINER.TAC.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
-                        "written descriptions", len(sentences[0]))
+            logger.info(
+                "TRAINER.TAC.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
+                "written descriptions",
+                len(sentences[0]),
+            )
         self.text_anchors = class_anchors(self.clip, sentences)
         centers = spherical_kmeans(self.text_anchors, min(s.N_CENTERS, len(sentences)), init=s.CENTERS_INIT)
         ctx = context_from_words(self.clip, s.CTX_INIT, s.N_CTX_TEXT)
         self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(s.CTX_INIT + " {}.", self.classnames)))
         self.teacher = FeatureCache(len(self.dm.dataset.train_x))
         self.average = WeightAverage()
-        return TaskAwarePrompts(s.PRECONTEXT, centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
+        return TaskAwarePrompts(
+            s.PRECONTEXT, centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION
+        )
 
     def text_features(self):
         """See :meth:`PromptTrainer.text_features`."""

@@ -1,4 +1,5 @@
 """VPT: deep visual prompts alone (the baseline of MaPLe, CVPR 2023, after Jia et al., ECCV 2022)."""
+
 from __future__ import annotations
 
 import torch
@@ -16,7 +17,9 @@ class VisionPrompts(nn.Module):
     def __init__(self, clip: nn.Module, n: int, depth: int):
         super().__init__()
         depth = check_depth("vision", depth, len(clip.visual.transformer.resblocks) if encoders.is_vit(clip) else 0, 1)
-        self.deep_vision = nn.ParameterList(0.02 * torch.randn(n, clip.visual.class_embedding.shape[0]) for _ in range(depth))
+        self.deep_vision = nn.ParameterList(
+            0.02 * torch.randn(n, clip.visual.class_embedding.shape[0]) for _ in range(depth)
+        )
 
 
 class VPT(PromptTrainer):
@@ -28,7 +31,9 @@ class VPT(PromptTrainer):
     def build_learner(self):
         """Keep the frozen class texts."""
         s = self.settings
-        self.text_anchors = class_anchors(self.clip, [[t] for t in fill(f"{s.CTX_INIT} {{}}.".strip(), self.classnames)])
+        self.text_anchors = class_anchors(
+            self.clip, [[t] for t in fill(f"{s.CTX_INIT} {{}}.".strip(), self.classnames)]
+        )
         return VisionPrompts(self.clip, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION)
 
     def text_features(self):

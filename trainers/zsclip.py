@@ -1,4 +1,5 @@
 """ZeroshotCLIP: CLIP with the data set's hand-written prompt (Radford et al., ICML 2021)."""
+
 from __future__ import annotations
 
 from ..clip_patches.class_texts import class_anchors, fill

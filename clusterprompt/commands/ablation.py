@@ -2,9 +2,10 @@
 
     python scripts/ablation.py AttriPrompt shapes [KEY VALUE ...] [--seeds 1 2 3] [--only full "1 cluster"] [--fresh]
 
-Every variant and seed is one run of scripts/base2new.py, side by side and one thread each. What is finished is kept: a second call shows
-the table at once, an interrupted one goes on. Settings come from the environment as for base2new.py (DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS
-has a default here); KEY VALUE pairs are added to every variant. The table is written to OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
+Every variant and seed is one run of scripts/base2new.py, side by side and one thread each. What is finished is kept: a
+second call shows the table at once, an interrupted one goes on. Settings come from the environment as for base2new.py
+(DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS has a default here); KEY VALUE pairs are added to every variant. The table is
+written to OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
 """
 
 import argparse
@@ -57,7 +58,10 @@ def main(argv=None) -> list:
     args = parse_args(argv)
     variants = {name: comparison(args, name) for name in args.only or VARIANTS[args.method]}
     runs = [(name, seed) for seed in args.seeds for name in variants]  # a whole table of the first seed comes first
-    print(f"{args.method} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}.", flush=True)
+    print(
+        f"{args.method} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}.",
+        flush=True,
+    )
     planned = [variants[name].planned(variants[name].methods[0], seed, f"{args.method} {name}") for name, seed in runs]
     if carry_out(planned, args.fresh, next(iter(variants.values())).command):
         raise SystemExit(1)
@@ -82,7 +86,9 @@ def parse_args(argv):
     check_environment(parser)
     unknown = [name for name in args.only or [] if name not in VARIANTS[args.method]]
     if unknown:
-        parser.error(f"{args.method} has no variant {', '.join(map(repr, unknown))}; there are {', '.join(VARIANTS[args.method])}")
+        parser.error(
+            f"{args.method} has no variant {', '.join(map(repr, unknown))}; there are {', '.join(VARIANTS[args.method])}"
+        )
     if not (CHECKOUT / "configs" / "datasets" / f"{args.dataset}.yaml").is_file():
         there = sorted(path.stem for path in (CHECKOUT / "configs" / "datasets").glob("*.yaml"))
         parser.error(f"no data set {args.dataset!r}; there are {', '.join(there)}")
@@ -95,14 +101,28 @@ def comparison(args, variant: str) -> Comparison:
     settings = [word for key, value in changes.items() for word in (f"TRAINER.{args.method.upper()}.{key}", str(value))]
     method = Method(args.method, int(os.environ.get("EPOCHS") or EPOCHS[args.method]), 60, (*settings, *args.pairs))
     slug = re.sub(r"\W+", "_", variant)
-    return Comparison(f"ablation/{args.method}/{slug}", args.dataset, int(os.environ.get("SHOTS") or 16), tuple(args.seeds), (method,), "",
-                      f"bash scripts/{args.method.lower()}/ablation.sh {args.dataset}")
+    return Comparison(
+        f"ablation/{args.method}/{slug}",
+        args.dataset,
+        int(os.environ.get("SHOTS") or 16),
+        tuple(args.seeds),
+        (method,),
+        "",
+        f"bash scripts/{args.method.lower()}/ablation.sh {args.dataset}",
+    )
 
 
 def read(variant: Comparison, method: str, name: str, seed: int) -> dict:
     """Return the numbers of a finished run."""
     record = variant.read_record(method, seed)
-    found = {"variant": name, "seed": seed, "base": record["base"], "new": record["new"], "HM": record["hm"], "seconds": record["seconds"]}
+    found = {
+        "variant": name,
+        "seed": seed,
+        "base": record["base"],
+        "new": record["new"],
+        "HM": record["hm"],
+        "seconds": record["seconds"],
+    }
     usage = run_folder.read_result(variant.places(method, seed)[0]).get("retrieval", {}).get("train")
     if usage:
         found["used"] = sum(usage["used"]) / (len(usage["used"]) * usage["pool_size"])
@@ -125,7 +145,15 @@ def row(variant: str, records: list) -> dict:
 def write(path, args, rows: list, records: list):
     """Print the table; write it as text, CSV and JSON."""
     retrieval = any("used" in each for each in rows)
-    headers = ["variant", "base", "new", "HM", *["to full"] * ("to full" in rows[0]), *["prompts used", "top share"] * retrieval, "seconds"]
+    headers = [
+        "variant",
+        "base",
+        "new",
+        "HM",
+        *["to full"] * ("to full" in rows[0]),
+        *["prompts used", "top share"] * retrieval,
+        "seconds",
+    ]
     lines = []
     for each in rows:
         cells = [each["variant"]] + [f"{each[key]:.1f} +- {each[f'{key} std']:.1f}" for key in ("base", "new", "HM")]
@@ -136,16 +164,24 @@ def write(path, args, rows: list, records: list):
     seeds = f"{len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}"
     text += f"\n\n{args.method} on {args.dataset}: accuracy in %, mean +- standard deviation over {seeds}; HM: their harmonic mean"
     text += ";\nto full: its difference to the whole method's" * ("to full" in rows[0])
-    text += ("; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt of the layer "
-             "where it is largest" * retrieval) + "."
+    text += (
+        "; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt of the layer "
+        "where it is largest" * retrieval
+    ) + "."
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
     with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for each in rows for key in each)))
         writer.writeheader()
         writer.writerows(rows)
-    content = {"method": args.method, "dataset": args.dataset, "seeds": args.seeds, "changes": VARIANTS[args.method], "table": rows,
-               "runs": records}
+    content = {
+        "method": args.method,
+        "dataset": args.dataset,
+        "seeds": args.seeds,
+        "changes": VARIANTS[args.method],
+        "table": rows,
+        "runs": records,
+    }
     path.with_suffix(".json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     print(f"\n{text}\nWritten: {path}.txt, .csv, .json")
 

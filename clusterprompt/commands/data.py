@@ -5,8 +5,8 @@ Examples:
     python -m clusterprompt.data prepare caltech101 oxford_pets --root /data
     python -m clusterprompt.data verify caltech101
 
-Names are those of configs/datasets/*.yaml. Exit codes: 0 all is well; 1 a named data set is not complete (prepare: could not be made so), or
-an image is damaged; 2 wrong usage.
+Names are those of configs/datasets/*.yaml. Exit codes: 0 all is well; 1 a named data set is not complete (prepare:
+could not be made so), or an image is damaged; 2 wrong usage.
 """
 
 import argparse
@@ -20,7 +20,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m clusterprompt.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m clusterprompt.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for command, names, words in (
@@ -30,7 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(command, help=words, description=words)
         sub.add_argument("names", nargs=names, metavar="name", help="of a yaml in configs/datasets, such as caltech101")
-        sub.add_argument("--root", "--data", dest="root", default="", help="folder of the data sets (default: environment's DATA, else data/)")
+        sub.add_argument(
+            "--root",
+            "--data",
+            dest="root",
+            default="",
+            help="folder of the data sets (default: environment's DATA, else data/)",
+        )
     return parser
 
 
@@ -94,7 +103,12 @@ def table(found) -> str:
         for inventory in found
     ]
     headers = ("data set", "state", "classes", "train / val / test", "image files", "what differs", "next")
-    return tabulate(rows, headers, maxcolwidths=[None, None, None, None, None, 48, None], colalign=("left",) * 2 + ("right",) * 3 + ("left",) * 2)
+    return tabulate(
+        rows,
+        headers,
+        maxcolwidths=[None, None, None, None, None, 48, None],
+        colalign=("left",) * 2 + ("right",) * 3 + ("left",) * 2,
+    )
 
 
 def data_root(given: str) -> Path:
@@ -107,7 +121,9 @@ def _verify(inventory, damaged) -> int:
     """Print what is wrong with a data set and return how many things that is."""
     bad = damaged([inventory.image_folder / path for path in sorted(inventory.images)], inventory.name)
     verdict = f"{len(bad)} damaged" if bad else "none damaged"
-    print(f"{inventory.name}: {len(inventory.images)} image files opened, {verdict}{'' if inventory.complete else '; not complete'}")
+    print(
+        f"{inventory.name}: {len(inventory.images)} image files opened, {verdict}{'' if inventory.complete else '; not complete'}"
+    )
     for path, reason in bad.items():
         print(f"  damaged: {path} ({reason})")
     for problem in inventory.problems:

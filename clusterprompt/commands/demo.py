@@ -1,8 +1,9 @@
-"""Compare ZeroshotCLIP, CoOp, TAC and AttriPrompt from base to new classes on the embedded data, with the embedded CLIP.
+"""Compare ZeroshotCLIP, CoOp, TAC and AttriPrompt from base to new classes on the embedded data, with the embedded
+CLIP.
 
-Runs 4 methods x 3 seeds, 16 shots, each by scripts/base2new.py in a process of its own, and prints one table. What is finished is kept: a
-second call shows the same numbers at once, an interrupted one goes on; --fresh runs all of it again. scripts/compare.sh does the same with
-all methods.
+Runs 4 methods x 3 seeds, 16 shots, each by scripts/base2new.py in a process of its own, and prints one table. What is
+finished is kept: a second call shows the same numbers at once, an interrupted one goes on; --fresh runs all of it
+again. scripts/compare.sh does the same with all methods.
 """
 
 import argparse
@@ -19,7 +20,15 @@ METHODS = (
     Method("TAC", 10, 110, ("TRAINER.TAC.PREC", "fp32")),
     Method("AttriPrompt", 4, 70, ("TRAINER.ATTRIPROMPT.PREC", "fp32")),
 )
-DEMO = Comparison(folder="demo", dataset="shapes", shots=16, seeds=(1, 2, 3), methods=METHODS, backbone="tiny", command="bash scripts/demo.sh")
+DEMO = Comparison(
+    folder="demo",
+    dataset="shapes",
+    shots=16,
+    seeds=(1, 2, 3),
+    methods=METHODS,
+    backbone="tiny",
+    command="bash scripts/demo.sh",
+)
 COLUMNS = ("trainer", "base", "new", "HM", "seconds", "peak MB")
 
 
@@ -34,7 +43,10 @@ def main(argv=None):
     )
     records = DEMO.run(args.fresh)
     rows = DEMO.summaries(records)
-    print("\n" + tabulate([[shown(row[column]) for column in COLUMNS] for row in rows], headers=COLUMNS, disable_numparse=True))
+    print(
+        "\n"
+        + tabulate([[shown(row[column]) for column in COLUMNS] for row in rows], headers=COLUMNS, disable_numparse=True)
+    )
     print(
         f"\nAccuracy in %, mean +- standard deviation over {len(DEMO.seeds)} seeds; HM is the harmonic mean of base and new. The data are a small "
         "drawn world \nand the CLIP a small one trained on it: the numbers show that the methods work as they should, and compare with no published "

@@ -7,7 +7,8 @@ A folder of seeds holds seed1/log.txt, seed2/log.txt, ...:
 
 With --multi-exp the folder holds several such folders, and their means are averaged too.
 
-The number after +- is the standard deviation as the CoOp family prints it (divided by n); the 95 % interval is Student's, of the mean.
+The number after +- is the standard deviation as the CoOp family prints it (divided by n); the 95 % interval is
+Student's, of the mean.
 """
 
 import argparse
@@ -74,7 +75,9 @@ def main(argv=None):
     if not args.directory.is_dir():
         fail(f"no such folder: {args.directory}")
     signals = TESTED if args.test_log else TRAINED
-    groups = sorted(entry for entry in args.directory.iterdir() if entry.is_dir()) if args.multi_exp else [args.directory]
+    groups = (
+        sorted(entry for entry in args.directory.iterdir() if entry.is_dir()) if args.multi_exp else [args.directory]
+    )
     means = [summarise(group, args.keyword, signals) for group in groups]
     found = [mean for mean in means if mean is not None]
     if not found:

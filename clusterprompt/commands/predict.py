@@ -3,9 +3,11 @@
     python -m clusterprompt.predict --run <output folder> image.jpg photos/ ...
     find photos -name "*.jpg" | python -m clusterprompt.predict --run <output folder> --json -
 
-A folder stands for all images in it and below, sorted; - reads paths from stdin, one a line. Results are printed in the order of the images, as
-soon as a batch of them is done. An image that cannot be read is reported, and the rest goes on; the exit code is then 1.
+A folder stands for all images in it and below, sorted; - reads paths from stdin, one a line. Results are printed in the
+order of the images, as soon as a batch of them is done. An image that cannot be read is reported, and the rest goes on;
+the exit code is then 1.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m clusterprompt.predict", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m clusterprompt.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--run", required=True, metavar="FOLDER", help="output folder of a training run")
     add("images", nargs="+", metavar="IMAGE", help="image, folder, or - for paths on stdin; before --classes")
@@ -86,7 +91,12 @@ def show(results: Iterable[Prediction], as_json: bool) -> int:
         if as_json:
             print(json.dumps(as_record(result)), flush=True)
         elif not result.error:
-            print(result.path, *(f"{100 * p:5.1f}% {name}" for name, p in zip(result.classes, result.confidences)), sep="\t", flush=True)
+            print(
+                result.path,
+                *(f"{100 * p:5.1f}% {name}" for name, p in zip(result.classes, result.confidences)),
+                sep="\t",
+                flush=True,
+            )
     if broken:
         print(f"{broken} of the images could not be read", file=sys.stderr)
     return int(broken > 0)
@@ -96,8 +106,12 @@ def as_record(result: Prediction) -> dict:
     """Return a prediction as it stands in a line of JSON."""
     if result.error:
         return {"path": result.path, "error": result.error}
-    return {"path": result.path,
-            "predictions": [{"class": name, "confidence": round(p, 6)} for name, p in zip(result.classes, result.confidences)]}
+    return {
+        "path": result.path,
+        "predictions": [
+            {"class": name, "confidence": round(p, 6)} for name, p in zip(result.classes, result.confidences)
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@
     python scripts/results.py output/ --out tables/                        # text, Markdown, LaTeX and CSV, as files
     python scripts/results.py output/ --html report.html                   # one page with tables, charts and examples
 
-Runs are grouped by what their result.json says: protocol, method, data set, shots, and the name of the trainer's yaml. Runs in several
-folders of results, such as output/demo and output/compare, are several rows. The number after +- is the standard deviation over seeds
-(divided by n), or with --interval ci95 half the 95 % interval of the mean. --html and --page need matplotlib.
+Runs are grouped by what their result.json says: protocol, method, data set, shots, and the name of the trainer's yaml.
+Runs in several folders of results, such as output/demo and output/compare, are several rows. The number after +- is the
+standard deviation over seeds (divided by n), or with --interval ci95 half the 95 % interval of the mean. --html and
+--page need matplotlib.
 """
 
 import argparse
@@ -28,14 +29,24 @@ def main(argv=None):
     Raises:
         SystemExit: Code 2, after a message, if there is nothing to show.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("folder", type=Path, help="folder of results; everything below it is looked at")
     parser.add_argument("--protocol", choices=PROTOCOLS, nargs="+", default=list(PROTOCOLS), help="default: all")
-    parser.add_argument("--interval", choices=tuple(results_tables.INTERVALS), default="std", help="what follows +-; default: std")
-    parser.add_argument("--format", choices=tuple(formats.SUFFIXES), default="text", help="of what is printed; default: text")
+    parser.add_argument(
+        "--interval", choices=tuple(results_tables.INTERVALS), default="std", help="what follows +-; default: std"
+    )
+    parser.add_argument(
+        "--format", choices=tuple(formats.SUFFIXES), default="text", help="of what is printed; default: text"
+    )
     parser.add_argument("--out", type=Path, help="folder for the tables in all formats")
     parser.add_argument("--html", type=Path, help="file for a report with tables, charts and examples")
-    parser.add_argument("--page", type=Path, help="file for a Markdown page with tables; its charts go into a folder of the same name beside it")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        help="file for a Markdown page with tables; its charts go into a folder of the same name beside it",
+    )
     args = parser.parse_args(argv)
     try:
         found = results_runs.find(args.folder)
@@ -45,7 +56,9 @@ def main(argv=None):
             raise ValueError(f"no run of {', '.join(args.protocol)} below {args.folder}; there are runs of: {there}")
         tables = results_tables.build(runs, Published(), args.interval)
         if not tables:
-            raise ValueError(f"the runs below {args.folder} make no table: models were trained on a source, but tested on no target")
+            raise ValueError(
+                f"the runs below {args.folder} make no table: models were trained on a source, but tested on no target"
+            )
         write(args, tables, found.notes)
         if args.html:
             drawing("report").write_report(args.html, args.folder, tables, runs, args.interval, found.notes)

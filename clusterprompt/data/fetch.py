@@ -1,7 +1,7 @@
 """One download: resumed where it broke off, checked, and under its own name only when it is whole.
 
-What has arrived lies in ``<name>.part``. torchvision's downloader starts over when a connection breaks and takes a login page for the file,
-which with archives of gigabytes is not enough.
+What has arrived lies in ``<name>.part``. torchvision's downloader starts over when a connection breaks and takes a
+login page for the file, which with archives of gigabytes is not enough.
 """
 
 import hashlib
@@ -23,7 +23,13 @@ PAUSE = 2.0  # seconds before the second attempt; doubled each time
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 18
 DRIVE = "drive:"
-BROKEN = (ConnectionError, TimeoutError, urllib.error.URLError, http.client.HTTPException, ssl.SSLError)  # and not: no space left
+BROKEN = (
+    ConnectionError,
+    TimeoutError,
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ssl.SSLError,
+)  # and not: no space left
 
 
 class FetchError(OSError):
@@ -39,8 +45,8 @@ def fetch(urls, target: Path, checksum: str = ""):
         checksum: What it has to be, as in `differs`; empty to accept anything.
 
     Raises:
-        FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next call goes on there;
-            a file with a wrong checksum is put aside as ``<name>.wrong``.
+        FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next
+            call goes on there; a file with a wrong checksum is put aside as ``<name>.wrong``.
     """
     failures = []
     for url in urls:
@@ -60,12 +66,16 @@ def fetch(urls, target: Path, checksum: str = ""):
             return
         aside = target.with_name(target.name + ".wrong")
         os.replace(part, aside)
-        failures.append(f"{_shown(url)} is another file, or was damaged on the way: {wrong}. It was put aside as {aside}.")
+        failures.append(
+            f"{_shown(url)} is another file, or was damaged on the way: {wrong}. It was put aside as {aside}."
+        )
     raise FetchError("\n".join(failures))
 
 
 def differs(path: Path, checksum: str) -> str:
-    """Say how a file differs from ``md5:...``, ``sha256:...`` or ``blob:...`` (what ``git hash-object`` prints); "" if it does not."""
+    """Say how a file differs from ``md5:...``, ``sha256:...`` or ``blob:...`` (what ``git hash-object`` prints); "" if
+    it does not.
+    """
     kind, _, wanted = checksum.partition(":")
     found = digest(path, kind) if wanted else ""
     return "" if found == wanted else f"its {kind} is {found}, wanted is {wanted}"
@@ -118,7 +128,9 @@ def _from_url(url: str, part: Path):
         except BROKEN as error:
             cause = getattr(error, "reason", error)
             if isinstance(cause, socket.gaierror):
-                raise FetchError(f"{url}: the host cannot be found ({cause}). Is there a network? A proxy is named by https_proxy.") from error
+                raise FetchError(
+                    f"{url}: the host cannot be found ({cause}). Is there a network? A proxy is named by https_proxy."
+                ) from error
             reason = str(cause) or type(cause).__name__
         have = part.stat().st_size if part.exists() else 0
         tries, pause = (1, PAUSE) if have > before else (tries + 1, pause * 2)
@@ -131,7 +143,9 @@ def _from_url(url: str, part: Path):
 def _one_connection(url: str, part: Path):
     have = part.stat().st_size if part.exists() else 0
     # identity: byte positions have to be those of the file on disk
-    headers = {"User-Agent": "clusterprompt", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "clusterprompt", "Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={have}-"} if have else {}
+    )
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -153,7 +167,15 @@ def _one_connection(url: str, part: Path):
         web_page = response.headers.get_content_type() == "text/html" or _is_web_page(first)
         if web_page and not resumed:  # before a good part is overwritten by it
             raise _web_page(url, first)
-        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.name.removesuffix(".part"), disable=None, leave=False)
+        bar = tqdm(
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+            desc=part.name.removesuffix(".part"),
+            disable=None,
+            leave=False,
+        )
         with open(part, "ab" if resumed else "wb") as file, bar:
             chunk = first
             while chunk:
@@ -171,19 +193,23 @@ def _from_drive(file_id: str, part: Path):
     try:
         import gdown
     except ImportError:
-        raise FetchError(f"{name} lies on Google Drive, and gdown, which can fetch it, is not installed: pip install gdown. {by_hand}") from None
+        raise FetchError(
+            f"{name} lies on Google Drive, and gdown, which can fetch it, is not installed: pip install gdown. {by_hand}"
+        ) from None
     try:
         gdown.download(id=file_id, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
     except Exception as error:  # gdown's own, those of requests, and others between its versions
         lost = type(error).__name__ == "ConnectionError"  # requests' one, whose words are those of a log file
-        reason = "no connection to drive.google.com" if lost else " ".join(str(error).split())[:300] or type(error).__name__
+        reason = (
+            "no connection to drive.google.com" if lost else " ".join(str(error).split())[:300] or type(error).__name__
+        )
         raise FetchError(f"{name}: Google Drive did not hand it out ({reason}). Try again later. {by_hand}") from error
     if not part.is_file():  # older gdown prints its error and returns None
         raise FetchError(f"{name}: Google Drive did not hand it out. Try again later. {by_hand}")
 
 
 def _shown(url: str) -> str:
-    return f"https://drive.google.com/file/d/{url[len(DRIVE):]}/view" if url.startswith(DRIVE) else url
+    return f"https://drive.google.com/file/d/{url[len(DRIVE) :]}/view" if url.startswith(DRIVE) else url
 
 
 def megabytes(size: int) -> str:

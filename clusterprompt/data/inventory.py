@@ -74,7 +74,10 @@ class Inventory:
 
 
 def catalogue() -> dict:
-    """Return the data sets: name of the yaml -> class. Users' own images are none of them: they lie anywhere, and nothing about them is known."""
+    """Return the data sets: name of the yaml -> class.
+
+    Users' own images are none of them: they lie anywhere, and nothing about them is known.
+    """
     classes = {cls.__name__: cls for cls in registration.own_datasets() if os.path.normpath(cls.folder) != "."}
     folder = Path(configs.__file__).parent / "datasets"
     found = {}
@@ -104,7 +107,13 @@ def look(name: str, cls: type, root: Path) -> Inventory:
     from ..datasets.shapes import DrawnDataset  # imports dassl
 
     folder = Path(root, cls.folder)
-    found = Inventory(name, folder, Path(os.path.normpath(folder / cls.images)), SOURCES.get(name, Source()), issubclass(cls, DrawnDataset))
+    found = Inventory(
+        name,
+        folder,
+        Path(os.path.normpath(folder / cls.images)),
+        SOURCES.get(name, Source()),
+        issubclass(cls, DrawnDataset),
+    )
     if not folder.is_dir():
         if not found.drawn:
             found.problems.append("no folder")
@@ -137,7 +146,9 @@ def _listed(found: Inventory, cls: type):
     """Return the rows of the parts; None, and a problem, where the lists cannot be read."""
     spec = cls.__new__(cls)  # its __init__ would stop at the first fault
     spec.dataset_dir, spec.image_dir = str(found.folder), str(found.image_folder)
-    spec.as_datums = lambda rows: [Row(os.path.join(spec.image_dir, *path.split("/")), label, name) for path, label, name in rows]
+    spec.as_datums = lambda rows: [
+        Row(os.path.join(spec.image_dir, *path.split("/")), label, name) for path, label, name in rows
+    ]
     try:
         parts = spec.read()
     except FileNotFoundError as error:

@@ -1,4 +1,6 @@
-"""Bring a data set to completeness: fetch what is missing, unpack it into CoOp's layout, say what remains to be done by hand."""
+"""Bring a data set to completeness: fetch what is missing, unpack it into CoOp's layout, say what remains to be done by
+hand.
+"""
 
 import shutil
 from pathlib import Path
@@ -68,7 +70,9 @@ def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
         if not target.is_file():
             _try(failures, lambda file=file, target=target: _fetch_list(file, target, root))
         elif wrong := differs(target, file.checksum):
-            failures.append(f"{target} is not the published file ({wrong}). Move it away and call this again to fetch that.")
+            failures.append(
+                f"{target} is not the published file ({wrong}). Move it away and call this again to fetch that."
+            )
     found = look(name, cls, root)  # the lists say whether images are missing
     for archive in found.source.archives:
         if _lacks(found, archive):
@@ -104,7 +108,9 @@ def _fetch_archive(archive: File, folder: Path):
     placed = folder / archive.name
     if placed.is_file():
         if wrong := differs(placed, archive.checksum):
-            raise FetchError(f"{placed} is not the expected archive, or cut short: {wrong}. Put the right one there, or remove it.")
+            raise FetchError(
+                f"{placed} is not the expected archive, or cut short: {wrong}. Put the right one there, or remove it."
+            )
         print(f"Unpacking {placed}")
         unpack(placed, folder, archive.take, archive.inner)
         return
@@ -117,7 +123,9 @@ def _fetch_archive(archive: File, folder: Path):
         if not path.is_file():
             needed, free = 2 * archive.size, shutil.disk_usage(folder).free  # the archive, and what comes out of it
             if needed > free:
-                raise FetchError(f"{archive.name} needs about {megabytes(needed)} while it is unpacked, and {folder} has {megabytes(free)} free.")
+                raise FetchError(
+                    f"{archive.name} needs about {megabytes(needed)} while it is unpacked, and {folder} has {megabytes(free)} free."
+                )
             print(f"Fetching {archive.name}")
             fetch(archive.urls, path, archive.checksum)
         unpack(path, folder, archive.take, archive.inner)

@@ -12,7 +12,8 @@ class File:
 
     Attributes:
         name: Its name on disk.
-        urls: Where to get it, best first; ``drive:<id>`` is a file of Google Drive. Empty: a copy placed by hand is used, nothing fetched.
+        urls: Where to get it, best first; ``drive:<id>`` is a file of Google Drive. Empty: a copy placed by hand is
+            used, nothing fetched.
         checksum: ``md5:...``, ``sha256:...`` or ``blob:...`` (git's); empty where none is known.
         size: In bytes; 0 where not known.
         inner: For archives: the archive within this one that holds the images.

@@ -33,7 +33,8 @@ def unpack(archive: Path, folder: Path, take: dict, inner: str = ""):
         inner: An archive in the archive, from which to take them.
 
     Raises:
-        UnpackError: It is damaged or cut short, holds a path that leads out of it, or lacks what is wanted. Nothing is left behind.
+        UnpackError: It is damaged or cut short, holds a path that leads out of it, or lacks what is wanted. Nothing is
+            left behind.
     """
     beside = folder / f".unpacking-{archive.name}"
     shutil.rmtree(beside, ignore_errors=True)  # of a call that was killed
@@ -56,7 +57,9 @@ def _extract(archive: Path, target: Path):
     target.mkdir(parents=True)
     try:
         if not hasattr(tarfile, "data_filter"):
-            raise UnpackError(f"Python {platform.python_version()} cannot unpack safely; any of 3.10.12, 3.11.4 or later can")
+            raise UnpackError(
+                f"Python {platform.python_version()} cannot unpack safely; any of 3.10.12, 3.11.4 or later can"
+            )
         if zipfile.is_zipfile(archive):
             _extract_zip(archive, target)
         elif tarfile.is_tarfile(archive):
@@ -70,12 +73,21 @@ def _extract(archive: Path, target: Path):
     except DAMAGED as error:
         if getattr(error, "errno", None):  # no space left, no permission
             raise
-        raise UnpackError(f"{archive}: damaged or cut short ({error}). Nothing was unpacked; remove it, and fetch it again.") from error
+        raise UnpackError(
+            f"{archive}: damaged or cut short ({error}). Nothing was unpacked; remove it, and fetch it again."
+        ) from error
 
 
 def _extract_tar(archive: Path, target: Path):
     with open(archive, "rb") as raw:
-        bar = tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, desc=f"unpacking {archive.name}", disable=None, leave=False)
+        bar = tqdm(
+            total=archive.stat().st_size,
+            unit="B",
+            unit_scale=True,
+            desc=f"unpacking {archive.name}",
+            disable=None,
+            leave=False,
+        )
         with bar, tarfile.open(fileobj=raw) as tar:
             for member in tar:
                 _check_name(member.name)
@@ -110,7 +122,9 @@ def _need(path: Path, archive: Path):
         while not top.exists():
             top = top.parent
         holds = ", ".join(sorted(entry.name for entry in top.iterdir())[:10]) or "nothing"
-        raise UnpackError(f"{archive} lacks {path.name}: it is not the expected archive. Found instead: {holds}. Nothing was unpacked.")
+        raise UnpackError(
+            f"{archive} lacks {path.name}: it is not the expected archive. Found instead: {holds}. Nothing was unpacked."
+        )
 
 
 def _move(source: Path, target: Path):

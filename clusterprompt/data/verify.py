@@ -38,7 +38,9 @@ def damaged(paths, desc: str) -> dict:
     workers = min(cores, len(paths) // PER_PROCESS)
     if workers < 2:
         return _named(paths, map(damage, paths), desc)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # fork and torch's threads do not go together
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn")
+    ) as pool:  # fork and torch's threads do not go together
         return _named(paths, pool.map(damage, paths, chunksize=64), desc)
 
 

@@ -7,9 +7,27 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-WRITTEN_FILES = ("log.txt*", "resume_state.pt", "results.json", "result.json", "predictions.csv", "cmat.pt", "config.yaml", "*.tmp")
+WRITTEN_FILES = (
+    "log.txt*",
+    "resume_state.pt",
+    "results.json",
+    "result.json",
+    "predictions.csv",
+    "cmat.pt",
+    "config.yaml",
+    "*.tmp",
+)
 # What does not change the numbers of a run, or (INPUT.SIZE) follows from what does.
-LOCAL_SETTINGS = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT", "VERBOSE", "USE_CUDA", "TRAIN.PRINT_FREQ", "TRAIN.WANDB", "INPUT.SIZE")
+LOCAL_SETTINGS = (
+    "OUTPUT_DIR",
+    "RESUME",
+    "DATASET.ROOT",
+    "VERBOSE",
+    "USE_CUDA",
+    "TRAIN.PRINT_FREQ",
+    "TRAIN.WANDB",
+    "INPUT.SIZE",
+)
 
 
 def state(folder) -> str:
@@ -32,7 +50,9 @@ def holds_models(folder) -> bool:
 
 
 def is_older(folder, than) -> bool:
-    """Tell whether the result in ``folder`` was written before the one in ``than``: what was tested there has been trained anew since."""
+    """Tell whether the result in ``folder`` was written before the one in ``than``: what was tested there has been
+    trained anew since.
+    """
     files = [Path(each) / "result.json" for each in (folder, than)]
     return all(file.is_file() for file in files) and files[0].stat().st_mtime_ns < files[1].stat().st_mtime_ns
 
@@ -57,7 +77,9 @@ def changed_settings(result: dict, cfg) -> list:
     old_keys, new_keys = set(keys(recorded)), set(keys(now))
     changed = []
     method = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
-    local = [key for key in LOCAL_SETTINGS if key != "DATASET.ROOT" or cfg.DATASET.NAME != "ImageFolder"]  # whose root says which data they are
+    local = [
+        key for key in LOCAL_SETTINGS if key != "DATASET.ROOT" or cfg.DATASET.NAME != "ImageFolder"
+    ]  # whose root says which data they are
     for key in sorted(old_keys & new_keys):
         old, new = get(recorded, key), get(now, key)
         counts = key.startswith(method) if key.startswith("TRAINER.") else key not in local

@@ -1,4 +1,5 @@
 """What became of each epoch of training, for ``result.json``."""
+
 from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Optional
@@ -7,7 +8,9 @@ from .folder import read_result
 
 
 class Step(NamedTuple):
-    """One step of optimisation: its loss, the terms of the loss, and the batch's accuracy in percent, where there is one."""
+    """One step of optimisation: its loss, the terms of the loss, and the batch's accuracy in percent, where there is
+    one.
+    """
 
     loss: float
     terms: Dict[str, float]

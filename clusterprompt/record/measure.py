@@ -1,4 +1,5 @@
 """What a run was made with and what it cost: versions, commit, device, peak memory."""
+
 from __future__ import annotations
 
 import platform
@@ -18,8 +19,11 @@ def versions() -> dict:
 
     from .. import __version__
 
-    found = {"clusterprompt": __version__, "python": platform.python_version(),
-             "dassl": f"{getattr(dassl, '__version__', '?')} ({getattr(dassl, 'IMPLEMENTATION', 'Dassl.pytorch')})"}
+    found = {
+        "clusterprompt": __version__,
+        "python": platform.python_version(),
+        "dassl": f"{getattr(dassl, '__version__', '?')} ({getattr(dassl, 'IMPLEMENTATION', 'Dassl.pytorch')})",
+    }
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -33,10 +37,14 @@ def commit() -> str:
     here = Path(__file__).resolve().parents[2]
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:  # installed, in an environment inside another project's checkout
+        if (
+            Path(git("rev-parse", "--show-toplevel")).resolve() != here
+        ):  # installed, in an environment inside another project's checkout
             return ""
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
@@ -64,10 +72,10 @@ def reset_peak_memory(device: torch.device) -> None:
 def peak_memory_mb(device: torch.device) -> float:
     """Return the most memory in use since the reset: allocated on the GPU, or resident in this process on a CPU; MiB."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     try:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 2 ** 10
+        return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 2**10
     except (OSError, AttributeError):
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 10 if platform.system() == "Linux" else 2 ** 20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if platform.system() == "Linux" else 2**20)

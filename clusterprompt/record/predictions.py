@@ -1,4 +1,5 @@
 """What a test predicted for each image: scores for ``result.json``, rows for ``predictions.csv``."""
+
 from __future__ import annotations
 
 import csv
@@ -36,7 +37,8 @@ class Predictions:
         labels = range(len(classnames))
         recall = recall_score(truth, predicted, labels=labels, average=None, zero_division=0)
         return {
-            "macro_f1": 100 * f1_score(truth, predicted, labels=sorted(set(truth.tolist())), average="macro", zero_division=0),
+            "macro_f1": 100
+            * f1_score(truth, predicted, labels=sorted(set(truth.tolist())), average="macro", zero_division=0),
             "n": len(truth),
             "per_class": {distinct(classnames, c): round(100 * recall[c], 4) for c in labels if c in truth},
         }
@@ -51,13 +53,20 @@ class Predictions:
         if not self.paths:  # a host's loader that does not tell them
             return
         root = os.path.join(os.path.abspath(os.path.expanduser(os.path.expandvars(root))), "")
-        rows = zip(self.paths, torch.cat(self._labels).tolist(), torch.cat(self._predicted).tolist(), torch.cat(self._confidence).tolist())
-        with open(path + ".tmp", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # names are bytes
+        rows = zip(
+            self.paths,
+            torch.cat(self._labels).tolist(),
+            torch.cat(self._predicted).tolist(),
+            torch.cat(self._confidence).tolist(),
+        )
+        with open(
+            path + ".tmp", "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:  # names are bytes
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             for image, label, predicted, confidence in rows:
                 image = os.path.abspath(image)
-                image = image[len(root):] if image.startswith(root) else image
+                image = image[len(root) :] if image.startswith(root) else image
                 writer.writerow((Path(image).as_posix(), label, predicted, f"{confidence:.6f}"))
         os.replace(path + ".tmp", path)
 

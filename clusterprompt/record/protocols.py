@@ -5,7 +5,8 @@ cross_dataset           train on all classes of the source, test on other data s
 domain_generalisation   the same trained model, tested on copies of the source that look different
 few_shot                train on all classes of a data set with 1, 2, 4, 8 and 16 images each, test on all
 
-Data sets go by the names of their yamls in configs/datasets. Folders end in seed<S>; in them, ``cfg`` is the name of the trainer's yaml.
+Data sets go by the names of their yamls in configs/datasets. Folders end in seed<S>; in them, ``cfg`` is the name of
+the trainer's yaml.
 """
 
 from pathlib import Path
@@ -21,7 +22,19 @@ YAMLS = {
 SHOTS = 16
 FEW_SHOTS = (1, 2, 4, 8, 16)
 # The eleven data sets of base2new and few_shot, in the order of the papers' tables.
-DATASETS = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101")
+DATASETS = (
+    "imagenet",
+    "caltech101",
+    "oxford_pets",
+    "stanford_cars",
+    "oxford_flowers",
+    "food101",
+    "fgvc_aircraft",
+    "sun397",
+    "dtd",
+    "eurosat",
+    "ucf101",
+)
 # What the model trained on a source is tested on.
 TARGETS = {
     "cross_dataset": {
@@ -36,7 +49,9 @@ TARGETS = {
 
 
 def targets(protocol: str, source: str) -> tuple:
-    """Return the usual targets of ``cross_dataset`` or ``domain_generalisation``; empty for a source that has none of its own."""
+    """Return the usual targets of ``cross_dataset`` or ``domain_generalisation``; empty for a source that has none of
+    its own.
+    """
     return TARGETS[protocol].get(source, ())
 
 
@@ -46,7 +61,9 @@ def base2new_folders(output, dataset: str, shots: int, trainer: str, seed: int, 
     return Path(output, "base2new", "train_base", tail), Path(output, "base2new", "test_new", tail)
 
 
-def xd_train_folder(output, source: str, shots: int, trainer: str, seed: int, cfg: str = YAMLS["cross_dataset"]) -> Path:
+def xd_train_folder(
+    output, source: str, shots: int, trainer: str, seed: int, cfg: str = YAMLS["cross_dataset"]
+) -> Path:
     """Return the folder of the training run that cross_dataset and domain_generalisation share."""
     return Path(output, "xd", "train", _tail(source, shots, trainer, cfg, seed))
 

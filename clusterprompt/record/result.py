@@ -1,4 +1,5 @@
 """``result.json``: what was run, on what, with what, and what came out."""
+
 from __future__ import annotations
 
 import json
@@ -18,7 +19,12 @@ commit = lru_cache(measure.commit)  # of the code that this process has imported
 
 def task_of(cfg) -> dict:
     """Return what a model is trained on by a config: data set, half of the classes, shots, seed."""
-    return {"dataset": cfg.DATASET.NAME, "subsample": cfg.DATASET.SUBSAMPLE_CLASSES, "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED}
+    return {
+        "dataset": cfg.DATASET.NAME,
+        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "seed": cfg.SEED,
+    }
 
 
 def record_of(trainer: PromptTrainer) -> dict:

@@ -1,4 +1,5 @@
 """Weights & Biases for those who name a project in TRAIN.WANDB; it is not imported otherwise."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +17,10 @@ def check_wandb(project: str) -> None:
     try:
         import wandb  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"TRAIN.WANDB is {project!r}, but Weights & Biases cannot be imported ({error}): pip install wandb, "
-                         "or leave TRAIN.WANDB empty") from error
+        raise ValueError(
+            f"TRAIN.WANDB is {project!r}, but Weights & Biases cannot be imported ({error}): pip install wandb, "
+            "or leave TRAIN.WANDB empty"
+        ) from error
 
 
 class WandbRun:
@@ -28,8 +31,12 @@ class WandbRun:
 
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         d = cfg.DATASET
-        self._run = wandb.init(project=cfg.TRAIN.WANDB, dir=cfg.OUTPUT_DIR, config=json.loads(json.dumps(cfg, default=list)),
-                               name=f"{cfg.TRAINER.NAME} {d.NAME} {d.SUBSAMPLE_CLASSES} {d.NUM_SHOTS} shots seed {cfg.SEED}")
+        self._run = wandb.init(
+            project=cfg.TRAIN.WANDB,
+            dir=cfg.OUTPUT_DIR,
+            config=json.loads(json.dumps(cfg, default=list)),
+            name=f"{cfg.TRAINER.NAME} {d.NAME} {d.SUBSAMPLE_CLASSES} {d.NUM_SHOTS} shots seed {cfg.SEED}",
+        )
         for kind in ("train", "val", "test"):  # steps of training and epochs of tests do not count alike
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/step")
 

@@ -16,7 +16,9 @@ PIXELS = 88
 
 
 class Example(NamedTuple):
-    """A wrongly classified image: a JPEG as a data URI (None if it cannot be shown, then ``why``), and what it was taken for."""
+    """A wrongly classified image: a JPEG as a data URI (None if it cannot be shown, then ``why``), and what it was
+    taken for.
+    """
 
     uri: str
     why: str
@@ -72,7 +74,9 @@ def confusion(runs: list, notes: list):
     classes = []
     for c in worst:
         chosen = list(errors[c].items())[:: max(1, len(errors[c]) // IMAGES)][:IMAGES]
-        examples = [Example(*thumbnail(root, path), path, classnames[prediction]) for path, (root, prediction) in chosen]
+        examples = [
+            Example(*thumbnail(root, path), path, classnames[prediction]) for path, (root, prediction) in chosen
+        ]
         classes.append(WorstClass(classnames[c], float(accuracy[c]), int(seen[c]), examples))
     return Confusion(classnames, counts, worst, classes)
 

@@ -27,10 +27,13 @@ class Published:
         for row in rows:
             values = {name: float(row[name]) for name in ("base", "new", "hm", "accuracy") if row[name]}
             name = "Average" if row["dataset"] == "Average" else key(row["dataset"])
-            self.rows[row["protocol"], row["trainer"], name, row["shots"], row["backbone"]] = Printed(values, row["source"], row["note"])
+            self.rows[row["protocol"], row["trainer"], name, row["shots"], row["backbone"]] = Printed(
+                values, row["source"], row["note"]
+            )
 
     def get(self, protocol: str, method, dataset: str):
-        """Return the published result of a method on a data set ("Average": on the protocol's usual ones); None if there is none.
+        """Return the published result of a method on a data set ("Average": on the protocol's usual ones); None if
+        there is none.
 
         Backbone and number of shots have to match; zero-shot rows have no shots.
         """

@@ -16,11 +16,31 @@ LAYOUT = re.compile(
     r"(?P<root>.*/)?(?P<kind>base2new|xd|few_shot)(?:/(?P<step>train_base|test_new|train|test))?"
     r"/(?P<data>[^/]+)/shots_-?\d+/[^/]+/(?P<cfg>[^/]+)/seed[^/]+"
 )
-OWN_IMAGES = ("ImageFolder", "ImageCSV")  # classes of any number of data sets: the folder of a run, named after its yaml, tells them apart
+OWN_IMAGES = (
+    "ImageFolder",
+    "ImageCSV",
+)  # classes of any number of data sets: the folder of a run, named after its yaml, tells them apart
 TRANSFER = ("cross_dataset", "domain_generalisation")  # one trained model serves both
 # As in the papers' tables: by year. Others follow in alphabetical order.
-METHODS = ("ZeroshotCLIP", "CoOp", "CoCoOp", "ProGrad", "KgCoOp", "VPT", "IVLP", "MaPLe", "PromptSRC", "TCP", "TAC", "AttriPrompt")
-NOT_COMPARED = (*LOCAL_SETTINGS, "SEED", "DATASET.SUBSAMPLE_CLASSES")  # differ between the runs of a row as a matter of course
+METHODS = (
+    "ZeroshotCLIP",
+    "CoOp",
+    "CoCoOp",
+    "ProGrad",
+    "KgCoOp",
+    "VPT",
+    "IVLP",
+    "MaPLe",
+    "PromptSRC",
+    "TCP",
+    "TAC",
+    "AttriPrompt",
+)
+NOT_COMPARED = (
+    *LOCAL_SETTINGS,
+    "SEED",
+    "DATASET.SUBSAMPLE_CLASSES",
+)  # differ between the runs of a row as a matter of course
 
 
 class Method(NamedTuple):
@@ -29,7 +49,8 @@ class Method(NamedTuple):
     Attributes:
         cfg: Name of the trainer's yaml, from the folder; empty if the folder is not one of the usual layout.
         shots: 0 for zero-shot.
-        folder: The part of the path before the usual layout, below the folder that was asked for; empty for that folder itself.
+        folder: The part of the path before the usual layout, below the folder that was asked for; empty for that folder
+            itself.
     """
 
     trainer: str
@@ -96,10 +117,14 @@ def find(folder) -> Findings:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}; give the folder that your runs were written to, such as output/")
+        raise FileNotFoundError(
+            f"no such folder: {folder}; give the folder that your runs were written to, such as output/"
+        )
     files = sorted(folder.rglob("result.json"))
     if not files:
-        raise FileNotFoundError(f"no result.json below {folder}; run something first, for example: bash scripts/demo.sh")
+        raise FileNotFoundError(
+            f"no result.json below {folder}; run something first, for example: bash scripts/demo.sh"
+        )
     results, unfinished, notes = {}, [], []
     for file in files:
         result, fault = read(file)
@@ -116,7 +141,9 @@ def find(folder) -> Findings:
     runs = whole_pairs(runs, notes)
     if not runs:
         raise ValueError(f"no run below {folder} can be used:\n" + "\n".join(f"  {note}" for note in notes))
-    return Findings(sorted(runs, key=lambda run: (run.protocol, run.method.order(), run.dataset, run.part, run.seed)), notes)
+    return Findings(
+        sorted(runs, key=lambda run: (run.protocol, run.method.order(), run.dataset, run.part, run.seed)), notes
+    )
 
 
 def read(file: Path) -> tuple:
@@ -129,10 +156,23 @@ def read(file: Path) -> tuple:
         return {}, "damaged (no record of a run)"
     if result["status"] != "finished":
         return result, ""
-    kinds = {"trainer": str, "dataset": str, "subsample": str, "shots": int, "seed": int, "backbone": str, "accuracy": (int, float)}
-    wrong = [name for name, kind in kinds.items() if not isinstance(result.get(name), kind) or isinstance(result[name], bool)]
+    kinds = {
+        "trainer": str,
+        "dataset": str,
+        "subsample": str,
+        "shots": int,
+        "seed": int,
+        "backbone": str,
+        "accuracy": (int, float),
+    }
+    wrong = [
+        name for name, kind in kinds.items() if not isinstance(result.get(name), kind) or isinstance(result[name], bool)
+    ]
     on = result.get("trained_on")
-    if on is not None and not (isinstance(on, dict) and all(isinstance(on.get(name, result.get(name)), kinds[name]) for name in ("dataset", "shots", "seed"))):
+    if on is not None and not (
+        isinstance(on, dict)
+        and all(isinstance(on.get(name, result.get(name)), kinds[name]) for name in ("dataset", "shots", "seed"))
+    ):
         wrong.append("a readable trained_on")
     if wrong:
         return {}, f"damaged (without {', '.join(wrong)})"
@@ -142,17 +182,25 @@ def read(file: Path) -> tuple:
 
 
 def place(results: dict, folder: Path, notes: list) -> list:
-    """Make runs of results: decide protocol, method and source of each, by content and, where that leaves it open, by folder."""
+    """Make runs of results: decide protocol, method and source of each, by content and, where that leaves it open, by
+    folder.
+    """
     trained_on = {path: origin(result) for path, result in results.items()}
     # What others were trained from: outside the usual layout, that tells a source from a few-shot run.
-    sources = {(result["trainer"], *on) for path, result in results.items() if (on := trained_on[path]) and key(on[0]) != key(result["dataset"])}
+    sources = {
+        (result["trainer"], *on)
+        for path, result in results.items()
+        if (on := trained_on[path]) and key(on[0]) != key(result["dataset"])
+    }
     runs = []
     for path, result in results.items():
         layout = LAYOUT.fullmatch(path.resolve().as_posix())
         on, dataset, part = trained_on[path], result["dataset"], result["subsample"]
         kind = layout["kind"] if layout else ""
         shots, seed = (on[1], on[2]) if on else (0, result["seed"])
-        method = Method(result["trainer"], result["backbone"], layout["cfg"] if layout else "", shots, below(layout, folder))
+        method = Method(
+            result["trainer"], result["backbone"], layout["cfg"] if layout else "", shots, below(layout, folder)
+        )
         own = layout["data"] if layout and dataset in OWN_IMAGES else ""
         elsewhere = on is not None and (key(on[0]) != key(dataset) or bool(own) and layout["step"] == "test")
         if part in ("base", "new") and not elsewhere:
@@ -160,7 +208,11 @@ def place(results: dict, folder: Path, notes: list) -> list:
         elif part != "all":
             found = []
         elif elsewhere:
-            known = [protocol for protocol in TRANSFER if key(dataset) in map(key, protocols.targets(protocol, yaml_of(protocol, on[0])))]
+            known = [
+                protocol
+                for protocol in TRANSFER
+                if key(dataset) in map(key, protocols.targets(protocol, yaml_of(protocol, on[0])))
+            ]
             found = [(protocol, on[0]) for protocol in known or ["cross_dataset"]]
         elif kind == "few_shot":
             found = [("few_shot", dataset)]
@@ -171,12 +223,16 @@ def place(results: dict, folder: Path, notes: list) -> list:
         else:
             found = [("few_shot", dataset)]
         classes = (result.get("trained_on") or {}).get("subsample", "")
-        told = isinstance(result.get("trained_on"), dict) or ("trained_on" not in result and not (kind == "xd" and layout["step"] == "test"))
+        told = isinstance(result.get("trained_on"), dict) or (
+            "trained_on" not in result and not (kind == "xd" and layout["step"] == "test")
+        )
         if on and not told and part == "all":
             notes.append(f"Left out, it is not known what it was trained on: {path}")
             continue
         if not found or (on and classes not in ("", "all" if part == "all" else "base")):
-            notes.append(f"Left out, of no known protocol (trained on {classes or 'unknown'} classes, tested on {part}): {path}")
+            notes.append(
+                f"Left out, of no known protocol (trained on {classes or 'unknown'} classes, tested on {part}): {path}"
+            )
             continue
         for protocol, source in found:
             if own and protocol not in TRANSFER:
@@ -213,7 +269,11 @@ def zero_shot_places(dataset: str) -> list:
 def below(layout, folder: Path) -> str:
     """Return the part of a path between the folder asked for and the usual layout."""
     root = Path(layout["root"] or "/") if layout else folder.resolve()
-    return root.relative_to(folder.resolve()).as_posix() if root.is_relative_to(folder.resolve()) and root != folder.resolve() else ""
+    return (
+        root.relative_to(folder.resolve()).as_posix()
+        if root.is_relative_to(folder.resolve()) and root != folder.resolve()
+        else ""
+    )
 
 
 def without_duplicates(runs: list, notes: list) -> list:
@@ -241,7 +301,10 @@ def whole_pairs(runs: list, notes: list) -> list:
     for pair in halves.values():
         if len(pair) == 1:
             ((part, run),) = pair.items()
-            lacks = {"new": "a test on the new classes without its base half", "base": "the base half without a test on the new classes"}[part]
+            lacks = {
+                "new": "a test on the new classes without its base half",
+                "base": "the base half without a test on the new classes",
+            }[part]
             notes.append(f"Left out, {lacks}: {run.path}")
     single = {id(run) for pair in halves.values() if len(pair) == 1 for run in pair.values()}
     return [run for run in runs if id(run) not in single]
@@ -257,7 +320,10 @@ def differing_settings(runs: list) -> list:
         for run, config in configs:
             values[config[name]].add(run.seed)
         if len(values) > 1:
-            texts.append(f"{name}: " + ", ".join(f"{value} (seed{'s' * (len(seeds) > 1)} {span(seeds)})" for value, seeds in values.items()))
+            texts.append(
+                f"{name}: "
+                + ", ".join(f"{value} (seed{'s' * (len(seeds) > 1)} {span(seeds)})" for value, seeds in values.items())
+            )
     return texts
 
 
@@ -270,7 +336,9 @@ def settings(run: Run) -> dict:
     own = isinstance(config.get("TRAINER"), dict) and node in config["TRAINER"]  # some share the node of another method
     found = {}
     for name in keys(config):
-        if name in NOT_COMPARED or (own and name.startswith("TRAINER.") and not name.startswith(f"TRAINER.{node}.") and name != "TRAINER.NAME"):
+        if name in NOT_COMPARED or (
+            own and name.startswith("TRAINER.") and not name.startswith(f"TRAINER.{node}.") and name != "TRAINER.NAME"
+        ):
             continue
         if name == "DATASET.NUM_SHOTS" and not run.method.shots:
             continue
@@ -296,7 +364,9 @@ def read_predictions(run: Run) -> list:
     if not file.is_file():
         return []
     try:
-        with open(file, newline="", encoding="utf-8", errors="backslashreplace") as lines:  # an image's name may be any bytes
+        with open(
+            file, newline="", encoding="utf-8", errors="backslashreplace"
+        ) as lines:  # an image's name may be any bytes
             rows = [(row["path"], int(row["label"]), int(row["prediction"])) for row in csv.DictReader(lines)]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"Left out, damaged ({type(error).__name__}: {error}): {file}") from None

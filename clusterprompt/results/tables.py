@@ -1,4 +1,6 @@
-"""The tables of the papers, from runs: per protocol and data set, with averages over data sets and the published values."""
+"""The tables of the papers, from runs: per protocol and data set, with averages over data sets and the published
+values.
+"""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ INTERVALS = {
 }
 CONVENTIONS = {
     "base2new": "HM is the harmonic mean of the mean base and the mean new accuracy, over seeds and over data sets, as in the papers; its ± is that of the "
-                "single seeds' HMs. 'mean of HMs' is the other convention: the mean of the seeds' HMs, and on average over data sets the mean of their HMs.",
+    "single seeds' HMs. 'mean of HMs' is the other convention: the mean of the seeds' HMs, and on average over data sets the mean of their HMs.",
     "cross_dataset": "The average is over the targets, without the source.",
     "domain_generalisation": "The average is over the targets, without the source.",
     "few_shot": "Accuracy on all classes by training images a class.",
@@ -33,7 +35,9 @@ EMBEDDED = "This is the embedded data or the embedded model, a small synthetic w
 
 
 class Cell(NamedTuple):
-    """A number of a table, in percent: mean over seeds, its spread (None where one seed leaves none), and the published value."""
+    """A number of a table, in percent: mean over seeds, its spread (None where one seed leaves none), and the published
+    value.
+    """
 
     mean: float
     spread: Optional[float] = None
@@ -75,7 +79,9 @@ class Table:
     @property
     def title(self) -> str:
         """Say what the table is of, with what all rows share."""
-        where = {"average": "average over data sets"}.get(self.data, f"{'from ' * (self.protocol in TRANSFER)}{self.data}")
+        where = {"average": "average over data sets"}.get(
+            self.data, f"{'from ' * (self.protocol in TRANSFER)}{self.data}"
+        )
         return ", ".join([f"{TITLES[self.protocol]}, {where}", *self.shared()])
 
     def labels(self) -> list:
@@ -112,7 +118,9 @@ def build(runs: list, published, interval: str = "std") -> list:
         else:
             make = {"base2new": base2new, "few_shot": few_shot}[protocol]
             for embedded in (False, True):  # no average over drawn and real data
-                tables += make([run for run in own if key(run.dataset).startswith("shapes") == embedded], published, interval)
+                tables += make(
+                    [run for run in own if key(run.dataset).startswith("shapes") == embedded], published, interval
+                )
     return tables
 
 
@@ -151,7 +159,12 @@ def base2new(runs: list, published, interval: str) -> list:
             printed = published.get("base2new", method, dataset)
             rows.append(pair_row(method, span(base), base, new, printed, interval))
         tables.append(Table("base2new", dataset, columns, rows, own, notes_of(own, rows)))
-    return with_average(tables, average_of_pairs(found, [table.data for table in tables], runs, published, interval) if len(tables) > 1 else None)
+    return with_average(
+        tables,
+        average_of_pairs(found, [table.data for table in tables], runs, published, interval)
+        if len(tables) > 1
+        else None,
+    )
 
 
 def with_average(tables: list, average) -> list:
@@ -191,11 +204,20 @@ def average_of_pairs(found: dict, datasets: list, runs: list, published, interva
         seeds = "uneven" if None in halves[0] else span(halves[0])
         hms = [harmonic_mean([fmean(base.values()), fmean(new.values())]) for base, new in results.values()]
         rows.append(pair_row(method, seeds, *halves, printed, interval, hms))
-    return Table("base2new", "average", ["base", "new", "HM", "mean of HMs"], rows, runs, [*average_notes(datasets, runs), *notes])
+    return Table(
+        "base2new",
+        "average",
+        ["base", "new", "HM", "mean of HMs"],
+        rows,
+        runs,
+        [*average_notes(datasets, runs), *notes],
+    )
 
 
 def average_over(results: list) -> dict:
-    """Average {seed: accuracy} of several data sets, seed by seed; {None: mean of the means} if they are of different seeds."""
+    """Average {seed: accuracy} of several data sets, seed by seed; {None: mean of the means} if they are of different
+    seeds.
+    """
     if len({frozenset(result) for result in results}) == 1:
         return {seed: fmean(result[seed] for result in results) for seed in results[0]}
     return {None: fmean(fmean(result.values()) for result in results)}
@@ -203,7 +225,9 @@ def average_over(results: list) -> dict:
 
 def average_notes(datasets: list, runs: list) -> list:
     """Say what an average is over."""
-    return [f"Average of {len(datasets)} data sets: {', '.join(datasets)}."] + [EMBEDDED] * any(is_embedded(run) for run in runs)
+    return [f"Average of {len(datasets)} data sets: {', '.join(datasets)}."] + [EMBEDDED] * any(
+        is_embedded(run) for run in runs
+    )
 
 
 def is_usual(datasets: list) -> bool:
@@ -218,7 +242,11 @@ def transfer(protocol: str, runs: list, published, interval: str) -> list:
     """Make a table for each source."""
     tables = []
     for source, own in grouped(runs, lambda run: key(run.source)).items():
-        usual = [key(name) for targets in [protocols.TARGETS[protocol]] for name in next((targets[s] for s in targets if key(s) == source), ())]
+        usual = [
+            key(name)
+            for targets in [protocols.TARGETS[protocol]]
+            for name in next((targets[s] for s in targets if key(s) == source), ())
+        ]
         place = {name: i for i, name in enumerate(usual)}
         present = {run.dataset for run in own if key(run.dataset) != source}
         targets = sorted(present, key=lambda name: (place.get(key(name), len(place)), name))
@@ -247,12 +275,16 @@ def transfer(protocol: str, runs: list, published, interval: str) -> list:
 
 
 def row_of(method, results: dict, published, protocol: str, interval: str, all_usual: bool) -> Row:
-    """Make a row of {column: {seed: accuracy}}; "average" is compared with the published one if it is over the usual data sets."""
+    """Make a row of {column: {seed: accuracy}}; "average" is compared with the published one if it is over the usual
+    data sets.
+    """
     row = Row(method, "", {})
     for column, values in results.items():
         wanted = "Average" if column == "average" else column
         printed = published.get(protocol, method, wanted) if column != "average" or all_usual else None
-        row.cells[column] = Cell(fmean(values.values()), spread(values.values(), interval), printed and printed.values.get("accuracy"))
+        row.cells[column] = Cell(
+            fmean(values.values()), spread(values.values(), interval), printed and printed.values.get("accuracy")
+        )
         row.printed += [printed] if printed else []
     sets = {frozenset(values) for column, values in results.items() if column != "average"}
     row.seeds = span(sets.pop()) if len(sets) == 1 else "uneven"
@@ -263,7 +295,9 @@ def row_of(method, results: dict, published, protocol: str, interval: str, all_u
 
 
 def few_shot(runs: list, published, interval: str) -> list:
-    """Make a table for each data set with a column for each number of shots, and before them the average where there are several."""
+    """Make a table for each data set with a column for each number of shots, and before them the average where there
+    are several.
+    """
     tables, found = [], defaultdict(dict)  # found[row][shots][data set] = {seed: accuracy}
     shots = sorted({run.method.shots for run in runs})
     columns = [shots_name(number) for number in shots]
@@ -281,7 +315,11 @@ def few_shot(runs: list, published, interval: str) -> list:
         datasets = [table.data for table in tables]
         rows, notes = [], average_notes(datasets, runs)
         for method, by_shots in found.items():
-            whole = {number: average_over([results[name] for name in datasets]) for number, results in by_shots.items() if len(results) == len(datasets)}
+            whole = {
+                number: average_over([results[name] for name in datasets])
+                for number, results in by_shots.items()
+                if len(results) == len(datasets)
+            }
             if whole:
                 rows.append(shots_row(method, whole, published, "Average" if is_usual(datasets) else "", interval))
             else:
@@ -295,7 +333,9 @@ def shots_row(method, results: dict, published, dataset: str, interval: str) -> 
     row = Row(method, "", {})
     for number, values in results.items():
         printed = published.get("few_shot", method._replace(shots=number), dataset)
-        row.cells[shots_name(number)] = Cell(fmean(values.values()), spread(values.values(), interval), printed and printed.values.get("accuracy"))
+        row.cells[shots_name(number)] = Cell(
+            fmean(values.values()), spread(values.values(), interval), printed and printed.values.get("accuracy")
+        )
         row.printed += [printed] if printed else []
     sets = {frozenset(values) for values in results.values()}
     row.seeds = span(sets.pop()) if len(sets) == 1 and None not in next(iter(results.values())) else "uneven"
@@ -342,16 +382,24 @@ def notes_of(runs: list, rows: list) -> list:
             notes.append(text)
     for (dataset, part), numbers in sizes.items():
         if len(numbers) > 1:
-            notes.append(f"Tests were of different numbers of images: {dataset}, {part} classes: {', '.join(map(str, sorted(numbers)))}.")
+            notes.append(
+                f"Tests were of different numbers of images: {dataset}, {part} classes: {', '.join(map(str, sorted(numbers)))}."
+            )
     return notes
 
 
 def outdated(runs: list) -> list:
-    """Name the tests that are older than the training run of their model; only by the files' times, which copying may change."""
+    """Name the tests that are older than the training run of their model; only by the files' times, which copying may
+    change.
+    """
     names = []
     for (method, source, _), group in grouped(runs, lambda run: (run.method, run.source, run.seed)).items():
-        trained = [run for run in group if key(run.dataset) == key(source) and run.part != "new"] if method.shots else []
-        names += [run.name for run in group for model in trained if run not in trained and is_older(run.path, model.path)]
+        trained = (
+            [run for run in group if key(run.dataset) == key(source) and run.part != "new"] if method.shots else []
+        )
+        names += [
+            run.name for run in group for model in trained if run not in trained and is_older(run.path, model.path)
+        ]
     return names
 
 
@@ -359,7 +407,13 @@ def uneven(runs: list) -> list:
     """Return the seeds of each method and data set of rows whose columns differ in them."""
     texts = []
     for method, group in grouped(runs, lambda run: run.method._replace(shots=0)).items():
-        seeds = {what: span({run.seed for run in part}) for what, part in grouped(group, lambda run: (run.dataset, run.method.shots)).items()}
+        seeds = {
+            what: span({run.seed for run in part})
+            for what, part in grouped(group, lambda run: (run.dataset, run.method.shots)).items()
+        }
         if len(set(seeds.values())) > 1:
-            texts.append(f"{shown(method)}: " + ", ".join(f"{dataset} ({shots} shots) {text}" for (dataset, shots), text in seeds.items()))
+            texts.append(
+                f"{shown(method)}: "
+                + ", ".join(f"{dataset} ({shots} shots) {text}" for (dataset, shots), text in seeds.items())
+            )
     return texts

@@ -1,7 +1,7 @@
 """Train a method on the base half of a data set's classes, test it on that half, then on the new half.
 
-Settings come from configs/trainers/<TRAINER>/<CFG>.yaml and configs/datasets/<dataset>.yaml (or a yaml anywhere, docs/own_images.md),
-then from the environment:
+Settings come from configs/trainers/<TRAINER>/<CFG>.yaml and configs/datasets/<dataset>.yaml (or a yaml anywhere,
+docs/own_images.md), then from the environment:
 
     DATA      folder of the data sets             default: data
     BACKBONE  tiny, an OpenAI name, or a file     default: the yaml's; tiny for the embedded data sets
@@ -46,7 +46,9 @@ def main(argv=None) -> dict:
     Raises:
         SystemExit: Code 2, after a message, if a run cannot start.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--trainer", required=True)
     parser.add_argument("--dataset", required=True, help="name of a yaml in configs/datasets, or the path of your own")
     parser.add_argument("--seed", required=True, type=int)
@@ -58,7 +60,10 @@ def main(argv=None) -> dict:
         base, new = run_halves(train, args, passed_on)
     except SystemExit as stop:
         if isinstance(stop.__cause__, (FileNotFoundError, ConnectionError)) and not args.dataset.startswith(EMBEDDED):
-            print(f"No data or weights at hand? This needs neither: bash {door(args.trainer)} {EMBEDDED} 1", file=sys.stderr)
+            print(
+                f"No data or weights at hand? This needs neither: bash {door(args.trainer)} {EMBEDDED} 1",
+                file=sys.stderr,
+            )
         raise
     hm = None if None in (base, new) else harmonic_mean(base, new)  # no base accuracy with TEST.NO_TEST
     row = [args.trainer, Path(args.dataset).stem, args.seed, base, new, hm]
@@ -75,8 +80,14 @@ def run_halves(train, args, passed_on) -> tuple:
     trained = train.main([*base_options, *base])
 
     # What a new training run replaces, an older test of it must not survive.
-    again = ["--overwrite"] if args.overwrite or trained is not None or run_folder.is_older(new_folder, base_folder) else []
-    new = ["--model-dir", base_folder, *new]  # also where its checkpoints are gone: an untrained model must not be tested instead
+    again = (
+        ["--overwrite"] if args.overwrite or trained is not None or run_folder.is_older(new_folder, base_folder) else []
+    )
+    new = [
+        "--model-dir",
+        base_folder,
+        *new,
+    ]  # also where its checkpoints are gone: an untrained model must not be tested instead
     refuse_other_settings(train, [*again, *new], bool(again))
     train.main([*again, *new])
     return tuple(run_folder.read_result(folder)["accuracy"] for folder in (base_folder, new_folder))
@@ -92,7 +103,9 @@ def words_of_halves(args, passed_on, environ=os.environ, quiet: bool = False) ->
 
 
 def refuse_other_settings(train, argv, overwrite: bool):
-    """End with a message if a finished run lies where this one would, but with other settings: its numbers are not those asked for."""
+    """End with a message if a finished run lies where this one would, but with other settings: its numbers are not
+    those asked for.
+    """
     args = train.parse(argv)
     if overwrite or run_folder.state(args.output_dir) != "finished":
         return
@@ -134,18 +147,26 @@ def fitting_depths(options, passed_on, quiet: bool = False) -> list:
         return []
     layers = min(GEOMETRY[2], GEOMETRY[9])
     nodes = yaml.safe_load(yaml_file.read_text(encoding="utf-8")).get("TRAINER", {})
-    deep = {f"TRAINER.{node}.{key}": value for node, keys in nodes.items() for key, value in keys.items()
-            if key.startswith("PROMPT_DEPTH") and value > layers and f"TRAINER.{node}.{key}" not in passed_on}
+    deep = {
+        f"TRAINER.{node}.{key}": value
+        for node, keys in nodes.items()
+        for key, value in keys.items()
+        if key.startswith("PROMPT_DEPTH") and value > layers and f"TRAINER.{node}.{key}" not in passed_on
+    }
     if deep and not quiet:
-        print(f"The embedded CLIP has {layers} layers, fewer than the yaml prompts: "
-              + ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items()))
+        print(
+            f"The embedded CLIP has {layers} layers, fewer than the yaml prompts: "
+            + ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items())
+        )
     return [word for key in deep for word in (key, "-1")]
 
 
 def folders(trainer: str, dataset: str, seed: int, environ=os.environ) -> tuple:
     """Return the output folders of the two halves."""
     output, cfg = environ.get("OUTPUT") or default_output(), environ.get("CFG") or "basetonovel"
-    return tuple(map(str, protocols.base2new_folders(output, Path(dataset).stem, environ.get("SHOTS") or 16, trainer, seed, cfg)))
+    return tuple(
+        map(str, protocols.base2new_folders(output, Path(dataset).stem, environ.get("SHOTS") or 16, trainer, seed, cfg))
+    )
 
 
 def default_output() -> str:

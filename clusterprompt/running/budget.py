@@ -1,4 +1,6 @@
-"""How a method is run: with the settings of its yaml; on the embedded data sets, whatever the protocol, for fewer epochs and in fp32."""
+"""How a method is run: with the settings of its yaml; on the embedded data sets, whatever the protocol, for fewer
+epochs and in fp32.
+"""
 
 import os
 import re
@@ -6,8 +8,9 @@ from typing import NamedTuple, Optional
 
 from .base2new import EMBEDDED
 
-# On the embedded data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the yaml's epochs, but no
-# more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves along: its mean lies at about 3/4.
+# On the embedded data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the
+# yaml's epochs, but no more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average
+# moves along: its mean lies at about 3/4.
 EPOCHS = {
     "ZeroshotCLIP": (None, 12),
     "CoOp": (20, 42),
@@ -49,7 +52,9 @@ def check_environment(parser):
 
 
 def method(cls, dataset: str) -> Method:
-    """Return how a method is run: its yaml's settings, but for the embedded data sets; the environment's EPOCHS come first."""
+    """Return how a method is run: its yaml's settings, but for the embedded data sets; the environment's EPOCHS come
+    first.
+    """
     epochs, guess, *settings = EPOCHS.get(cls.__name__, OTHERS)
     own = int(os.environ["EPOCHS"]) if os.environ.get("EPOCHS") else None
     if not dataset.startswith(EMBEDDED):

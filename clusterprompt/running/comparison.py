@@ -1,7 +1,8 @@
-"""Run methods and seeds from base to new side by side, keep what is finished, put the numbers together: for demo.py, compare.py and ablation.py.
+"""Run methods and seeds from base to new side by side, keep what is finished, put the numbers together: for demo.py,
+compare.py and ablation.py.
 
-Every run is one of scripts/base2new.py, in a process of its own with one thread: with models as small as the embedded one that is faster than
-several threads a run, and the numbers do not depend on how many cores there are.
+Every run is one of scripts/base2new.py, in a process of its own with one thread: with models as small as the embedded
+one that is faster than several threads a run, and the numbers do not depend on how many cores there are.
 """
 
 import csv
@@ -42,7 +43,9 @@ class Comparison(NamedTuple):
         return Path(os.environ.get("OUTPUT") or default_output()) / self.folder
 
     def environment(self, **more) -> dict:
-        """Return what the runs' environment says: the comparison's own settings count, not those that happen to be set for other scripts."""
+        """Return what the runs' environment says: the comparison's own settings count, not those that happen to be set
+        for other scripts.
+        """
         own = {"OUTPUT": str(self.output), "SHOTS": str(self.shots), "CFG": "basetonovel", **ONE_THREAD}
         return {**own, **({"BACKBONE": self.backbone} if self.backbone else {}), **more}
 
@@ -64,7 +67,14 @@ class Comparison(NamedTuple):
     def planned(self, method: Method, seed: int, name: str = "") -> Run:
         """Return the run of one method and seed."""
         environment = self.environment(EPOCHS=str(method.epochs or ""))
-        return base2new_run(f"{name or method.trainer}, seed {seed}", method, self.dataset, seed, (*SETTINGS, *method.settings), environment)
+        return base2new_run(
+            f"{name or method.trainer}, seed {seed}",
+            method,
+            self.dataset,
+            seed,
+            (*SETTINGS, *method.settings),
+            environment,
+        )
 
     def read_record(self, trainer: str, seed: int) -> dict:
         """Return the numbers of one method and seed."""
@@ -83,7 +93,9 @@ class Comparison(NamedTuple):
         }
 
     def summaries(self, records) -> list:
-        """Return a row for each method: (mean, standard deviation) of the accuracies, means of times, the highest memory."""
+        """Return a row for each method: (mean, standard deviation) of the accuracies, means of times, the highest
+        memory.
+        """
         rows = []
         for method in self.methods:
             own = [record for record in records if record["trainer"] == method.trainer]
@@ -107,7 +119,9 @@ class Comparison(NamedTuple):
                 if isinstance(row[column], tuple):
                     flat[-1][f"{column}_mean"], flat[-1][f"{column}_std"] = row[column]
                 else:
-                    flat[-1][{"peak MB": "peak_memory_mb", "s/epoch": "seconds_per_epoch"}.get(column, column)] = row[column]
+                    flat[-1][{"peak MB": "peak_memory_mb", "s/epoch": "seconds_per_epoch"}.get(column, column)] = row[
+                        column
+                    ]
         stem.parent.mkdir(parents=True, exist_ok=True)
         files = stem.with_suffix(".csv"), stem.with_suffix(".json")
         with open(files[0], "w", newline="", encoding="utf-8") as file:
@@ -115,7 +129,14 @@ class Comparison(NamedTuple):
             writer.writeheader()
             writer.writerows(flat)
         settings = {method.trainer: {"epochs": method.epochs, "settings": method.settings} for method in self.methods}
-        content = {"dataset": self.dataset, "shots": self.shots, "seeds": self.seeds, "methods": settings, "table": flat, "runs": records}
+        content = {
+            "dataset": self.dataset,
+            "shots": self.shots,
+            "seeds": self.seeds,
+            "methods": settings,
+            "table": flat,
+            "runs": records,
+        }
         files[1].write_text(json.dumps(content, indent=2), encoding="utf-8")
         return list(files)
 

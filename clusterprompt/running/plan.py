@@ -10,8 +10,9 @@ from .base2new import EMBEDDED, common_options, fitting_depths, words_of_halves
 from .budget import Method
 from .runner import Run
 
-# Small pictures are read faster than worker processes start. One thread: with models as small as the embedded one several runs side by side
-# are faster than several threads a run, and the numbers do not depend on how many cores there are.
+# Small pictures are read faster than worker processes start. One thread: with models as small as the embedded one
+# several runs side by side are faster than several threads a run, and the numbers do not depend on how many cores there
+# are.
 SETTINGS = ("DATALOADER.NUM_WORKERS", "0")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # CoOp's authors train fewer epochs with fewer shots; its yaml says the 200 of 8 and 16.
@@ -48,13 +49,24 @@ def base2new(task: Task, methods, dataset: str) -> list:
 
 
 def base2new_run(name: str, method: Method, dataset: str, seed: int, settings, environment: dict) -> Run:
-    """Return the run of scripts/base2new.py for one method and seed; ``environment`` says OUTPUT, SHOTS, CFG and EPOCHS."""
+    """Return the run of scripts/base2new.py for one method and seed; ``environment`` says OUTPUT, SHOTS, CFG and
+    EPOCHS.
+    """
     args = Namespace(trainer=method.trainer, dataset=dataset, seed=seed)
     words = words_of_halves(args, settings, {**os.environ, **environment}, quiet=True)
     options = ("--trainer", method.trainer, "--dataset", dataset, "--seed", str(seed))
     folder = words[0][words[0].index("--output-dir") + 1]
-    return Run(name, "scripts/base2new.py", options, settings, words, log_of(environment["OUTPUT"], folder), environment,
-               (dataset,) * is_embedded(dataset), method.guess)
+    return Run(
+        name,
+        "scripts/base2new.py",
+        options,
+        settings,
+        words,
+        log_of(environment["OUTPUT"], folder),
+        environment,
+        (dataset,) * is_embedded(dataset),
+        method.guess,
+    )
 
 
 def cross(task: Task, methods, source: str, targets) -> list:
@@ -65,12 +77,30 @@ def cross(task: Task, methods, source: str, targets) -> list:
             environment = environment_of(task, method, source, "cross_dataset")
             place = task.shots, method.trainer, seed
             trained = str(protocols.xd_train_folder(task.output, label(source), *place))
-            runs.append(train_run(f"{method.trainer}, trained on {label(source)}, seed {seed}", method, source, seed, task.pairs, environment, trained))
+            runs.append(
+                train_run(
+                    f"{method.trainer}, trained on {label(source)}, seed {seed}",
+                    method,
+                    source,
+                    seed,
+                    task.pairs,
+                    environment,
+                    trained,
+                )
+            )
             for target in targets:
                 tested = str(protocols.xd_test_folder(task.output, label(target), *place))
                 # All training images, as the family's test scripts have it: only their class names are used.
-                run = train_run(f"{method.trainer}, {label(source)} -> {label(target)}, seed {seed}", method, target, seed, task.pairs,
-                                {**environment, "SHOTS": "-1"}, tested, ("--eval-only", "--model-dir", trained))
+                run = train_run(
+                    f"{method.trainer}, {label(source)} -> {label(target)}, seed {seed}",
+                    method,
+                    target,
+                    seed,
+                    task.pairs,
+                    {**environment, "SHOTS": "-1"},
+                    tested,
+                    ("--eval-only", "--model-dir", trained),
+                )
                 runs.append(run._replace(after=trained, guess=TEST_GUESS))
     return runs
 
@@ -91,14 +121,27 @@ def few_shot(task: Task, methods, dataset: str, few_shots) -> list:
     return runs
 
 
-def train_run(name: str, method: Method, dataset: str, seed: int, pairs, environment: dict, folder: str, options=()) -> Run:
+def train_run(
+    name: str, method: Method, dataset: str, seed: int, pairs, environment: dict, folder: str, options=()
+) -> Run:
     """Return a run of train.py on all classes."""
-    common = common_options(Namespace(trainer=method.trainer, dataset=dataset, seed=seed), {**os.environ, **environment})
+    common = common_options(
+        Namespace(trainer=method.trainer, dataset=dataset, seed=seed), {**os.environ, **environment}
+    )
     settings = ["DATASET.SUBSAMPLE_CLASSES", "all", *SETTINGS * is_embedded(dataset), *method.settings, *pairs]
     settings += fitting_depths(common, settings, quiet=True)
     words = (*common, "--output-dir", folder, *options)
-    return Run(name, "train.py", words, tuple(settings), ((*words, *settings),), log_of(environment["OUTPUT"], folder), environment,
-               (dataset,) * is_embedded(dataset), method.guess)
+    return Run(
+        name,
+        "train.py",
+        words,
+        tuple(settings),
+        ((*words, *settings),),
+        log_of(environment["OUTPUT"], folder),
+        environment,
+        (dataset,) * is_embedded(dataset),
+        method.guess,
+    )
 
 
 def environment_of(task: Task, method: Method, dataset: str, protocol: str) -> dict:

@@ -1,4 +1,6 @@
-"""The tables that scripts/run.py ends with: trainers as rows, mean +- standard deviation over the seeds of what is finished."""
+"""The tables that scripts/run.py ends with: trainers as rows, mean +- standard deviation over the seeds of what is
+finished.
+"""
 
 from typing import NamedTuple
 
@@ -28,11 +30,19 @@ class Results(NamedTuple):
         rows, halves = [], {}
         for dataset in datasets:
             for trainer in self.trainers:
-                folders = [protocols.base2new_folders(self.output, label(dataset), shots, trainer, seed) for seed in self.seeds]
-                halves[trainer, dataset] = [accuracy(base) for base, _ in folders], [accuracy(new, base) for base, new in folders]
+                folders = [
+                    protocols.base2new_folders(self.output, label(dataset), shots, trainer, seed) for seed in self.seeds
+                ]
+                halves[trainer, dataset] = (
+                    [accuracy(base) for base, _ in folders],
+                    [accuracy(new, base) for base, new in folders],
+                )
                 rows.append([label(dataset), trainer, *base_new_hm(*halves[trainer, dataset])])
         for trainer in self.trainers * (len(datasets) > 1):
-            per_half = [[mean(values) for values in zip(*(halves[trainer, dataset][half] for dataset in datasets))] for half in (0, 1)]
+            per_half = [
+                [mean(values) for values in zip(*(halves[trainer, dataset][half] for dataset in datasets))]
+                for half in (0, 1)
+            ]
             rows.append(["average", trainer, *base_new_hm(*per_half)])
         return with_datasets(["base", "new", "HM"], rows, datasets)
 
@@ -40,10 +50,17 @@ class Results(NamedTuple):
         """Return headers and rows: the source, the targets, and the average of the targets."""
         rows = []
         for trainer in self.trainers:
-            trained = {seed: protocols.xd_train_folder(self.output, label(source), shots, trainer, seed) for seed in self.seeds}
+            trained = {
+                seed: protocols.xd_train_folder(self.output, label(source), shots, trainer, seed) for seed in self.seeds
+            }
             source_row = [accuracy(folder) for folder in trained.values()]
-            columns = [[accuracy(protocols.xd_test_folder(self.output, label(target), shots, trainer, seed), folder) for seed, folder in trained.items()]
-                       for target in targets]
+            columns = [
+                [
+                    accuracy(protocols.xd_test_folder(self.output, label(target), shots, trainer, seed), folder)
+                    for seed, folder in trained.items()
+                ]
+                for target in targets
+            ]
             average = [[mean(values) for values in zip(*columns)]] * (len(targets) > 1)
             rows.append([trainer, *map(cell, [source_row, *columns, *average])])
         return ["trainer", f"{label(source)} (source)", *map(label, targets), *["average"] * (len(targets) > 1)], rows
@@ -53,8 +70,13 @@ class Results(NamedTuple):
         rows = []
         for dataset in datasets:
             for trainer in self.trainers:
-                columns = [[accuracy(protocols.few_shot_folder(self.output, label(dataset), shots, trainer, seed)) for seed in self.seeds]
-                           for shots in few_shots]
+                columns = [
+                    [
+                        accuracy(protocols.few_shot_folder(self.output, label(dataset), shots, trainer, seed))
+                        for seed in self.seeds
+                    ]
+                    for shots in few_shots
+                ]
                 rows.append([label(dataset), trainer, *map(cell, columns)])
         return with_datasets(list(map(in_words, few_shots)), rows, datasets)
 
@@ -72,7 +94,9 @@ def base_new_hm(base, new) -> list:
 
 
 def accuracy(folder, trained=None):
-    """Return the accuracy of a finished run; None if there is none, or it is a test older than the run that trained its model."""
+    """Return the accuracy of a finished run; None if there is none, or it is a test older than the run that trained its
+    model.
+    """
     if trained is not None and run_folder.is_older(folder, trained):
         return None
     result = run_folder.read_result(folder)
@@ -89,4 +113,6 @@ def cell(values) -> str:
     found = [value for value in values if value is not None]
     if not found:
         return "-"
-    return f"{np.mean(found):.1f} +- {np.std(found):.1f}" + (f" ({len(found)} of {len(values)})" if len(found) < len(values) else "")
+    return f"{np.mean(found):.1f} +- {np.std(found):.1f}" + (
+        f" ({len(found)} of {len(values)})" if len(found) < len(values) else ""
+    )

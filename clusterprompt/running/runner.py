@@ -1,7 +1,8 @@
 """Run many processes side by side: skip what is finished, keep going when one fails, say how long the rest will take.
 
-A run is one call of train.py or base2new.py. While it goes, its log file is locked, by the process itself: it stays locked when the runner
-is killed and the run goes on alone. A runner that finds it so waits for the other's result instead of writing into the same folder.
+A run is one call of train.py or base2new.py. While it goes, its log file is locked, by the process itself: it stays
+locked when the runner is killed and the run goes on alone. A runner that finds it so waits for the other's result
+instead of writing into the same folder.
 """
 
 import fcntl
@@ -38,7 +39,8 @@ class Run(NamedTuple):
         log: File of all that the process says.
         environment: Variables that differ from this process's.
         draws: Embedded data sets that it reads; empty for others.
-        guess: Seconds that it takes on one core, as far as is known; only their proportions count for data sets that are not embedded.
+        guess: Seconds that it takes on one core, as far as is known; only their proportions count for data sets that
+            are not embedded.
         after: Folder of the training run whose model it tests.
     """
 
@@ -59,7 +61,9 @@ class Run(NamedTuple):
         return [words[words.index("--output-dir") + 1] for words in self.words]
 
     def is_finished(self) -> bool:
-        """Tell whether all folders hold a finished run, and no test is older than the training run whose model it tested."""
+        """Tell whether all folders hold a finished run, and no test is older than the training run whose model it
+        tested.
+        """
         folders = [self.after] * bool(self.after) + self.folders
         finished = all(run_folder.state(folder) == "finished" for folder in folders)
         return finished and not any(run_folder.is_older(folder, before) for before, folder in zip(folders, folders[1:]))
@@ -112,8 +116,13 @@ class Runner:
         embedded = all(run.draws for run in todo)
         jobs = min(len(todo), self.jobs or default_jobs(embedded))
         estimate = f", about {minutes(sum(run.guess for run in todo) / jobs)}" if embedded else ""
-        print(f"{len(todo)} run{'s' * (len(todo) > 1)}, {jobs} at a time{estimate}. Their logs: {common_folder(todo)}", flush=True)
-        old_handler = signal.signal(signal.SIGTERM, _interrupt) if threading.current_thread() is threading.main_thread() else None
+        print(
+            f"{len(todo)} run{'s' * (len(todo) > 1)}, {jobs} at a time{estimate}. Their logs: {common_folder(todo)}",
+            flush=True,
+        )
+        old_handler = (
+            signal.signal(signal.SIGTERM, _interrupt) if threading.current_thread() is threading.main_thread() else None
+        )
         try:
             draw_data(list(dict.fromkeys(name for run in todo for name in run.draws)))
             return self._execute(todo, jobs)
@@ -147,7 +156,10 @@ class Runner:
                         lost = [other for other in left if reason and other.after in run.folders]
                         left = [other for other in left if other not in lost]
                         if reason:
-                            failures += [Failure(run, reason), *(Failure(other, f"{run.name} failed", False) for other in lost)]
+                            failures += [
+                                Failure(run, reason),
+                                *(Failure(other, f"{run.name} failed", False) for other in lost),
+                            ]
                         done += run.guess + sum(other.guess for other in lost)
                         rest = sum(other.guess for other in [*left, *(run for run, _ in running.values())])
                         to_go = f"; {minutes((time.time() - began) / done * rest)} to go" if rest else ""
@@ -197,7 +209,9 @@ class Runner:
 
     def call(self, command: list, environment: dict, log) -> int:
         """Start a process that writes into ``log``; return its exit code."""
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
         self.processes.add(process)
         if self.stopping.is_set():
             process.terminate()
@@ -270,7 +284,10 @@ def carry_out(runs, fresh: bool, command: str, jobs: int = 0) -> list:
         refuse_other_settings(runs, command)
     todo = unfinished(runs, fresh)
     if len(todo) < len(runs):
-        print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already and kept; --fresh runs them again.", flush=True)
+        print(
+            f"{len(runs) - len(todo)} of {len(runs)} runs are finished already and kept; --fresh runs them again.",
+            flush=True,
+        )
     failures = Runner(jobs, fresh).execute(todo) if todo else []
     if failures:
         report(failures)
@@ -282,11 +299,17 @@ def refuse_other_settings(runs, command: str):
     found = other_settings(runs)
     if not found:
         return
-    print(f"error: {len(found)} of {len(runs)} runs are there already with other settings than are asked for now:", file=sys.stderr)
+    print(
+        f"error: {len(found)} of {len(runs)} runs are there already with other settings than are asked for now:",
+        file=sys.stderr,
+    )
     for run, differences in found[:5]:
         print(f"  {run.name}: {'; '.join(differences[:4])}{'; ...' if len(differences) > 4 else ''}", file=sys.stderr)
-    print(f"{'  ...' + chr(10) if len(found) > 5 else ''}Ask for the same settings to keep them, or run all again: {command} --fresh. "
-          "To keep both: OUTPUT=<another folder>.", file=sys.stderr)
+    print(
+        f"{'  ...' + chr(10) if len(found) > 5 else ''}Ask for the same settings to keep them, or run all again: {command} --fresh. "
+        "To keep both: OUTPUT=<another folder>.",
+        file=sys.stderr,
+    )
     raise SystemExit(2)
 
 
@@ -310,7 +333,9 @@ def why(log: Path, code: int) -> str:
 
 
 def default_jobs(embedded: bool) -> int:
-    """Return how many runs go side by side: of the embedded world one a core, of others one a GPU, or one that has all cores."""
+    """Return how many runs go side by side: of the embedded world one a core, of others one a GPU, or one that has all
+    cores.
+    """
     return min(available_cores(), MOST_JOBS) if embedded else max(1, len(gpus()))
 
 
@@ -320,7 +345,9 @@ def available_cores() -> int:
 
 
 def shared_machine(jobs: int) -> dict:
-    """Return variables that keep runs side by side from taking each other's cores, unless the environment says otherwise."""
+    """Return variables that keep runs side by side from taking each other's cores, unless the environment says
+    otherwise.
+    """
     return {"OMP_NUM_THREADS": str(max(1, available_cores() // jobs))} if jobs > 1 else {}
 
 

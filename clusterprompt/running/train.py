@@ -28,11 +28,21 @@ USER_ERRORS = (ValueError, OSError, ImportError, AssertionError, FloatingPointEr
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
-    add("--root", "--data", dest="root", default="", help="folder of the data sets (default: environment's DATA, else data/)")
+    add(
+        "--root",
+        "--data",
+        dest="root",
+        default="",
+        help="folder of the data sets (default: environment's DATA, else data/)",
+    )
     add("--output-dir", default="", help="folder of this run's results")
-    add("--resume", nargs="?", const=True, default=None, metavar="DIR", help="go on from the output folder, or from DIR")
+    add(
+        "--resume", nargs="?", const=True, default=None, metavar="DIR", help="go on from the output folder, or from DIR"
+    )
     add("--overwrite", action="store_true", help="replace the run in the output folder")
     add("--seed", type=int, default=None, help="0 or more fixes every random draw; default: not fixed")
     add("--source-domains", nargs="+", help="source domains for DA/DG")
@@ -104,7 +114,9 @@ def run(args):
     # More loader processes than cores: the number is the yaml's, and part of what makes two runs equal.
     warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
     console = sys.stdout
-    head = sys.stdout = _Tee(console)  # nothing touches the output folder before all that can fail at a start has passed
+    head = sys.stdout = _Tee(
+        console
+    )  # nothing touches the output folder before all that can fail at a start has passed
     try:
         cfg = make_cfg(args)
         plan = plan_output(args, cfg)
@@ -121,7 +133,9 @@ def run(args):
         trainer = build_trainer(cfg)
         if args.eval_only:
             if not args.model_dir and not cfg.MODEL.INIT_WEIGHTS and getattr(trainer, "learner", None) is not None:
-                raise ValueError(f"--eval-only: {cfg.TRAINER.NAME} has to be trained first; name the run to evaluate: --model-dir <its --output-dir>.")
+                raise ValueError(
+                    f"--eval-only: {cfg.TRAINER.NAME} has to be trained first; name the run to evaluate: --model-dir <its --output-dir>."
+                )
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
     finally:
         sys.stdout = console
@@ -181,10 +195,15 @@ def make_cfg(args):
         cfg.RESUME = cfg.OUTPUT_DIR if args.resume is True else args.resume
     cfg.freeze()
 
-    for what, name, registry in (("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY), ("data set", cfg.DATASET.NAME, DATASET_REGISTRY)):
+    for what, name, registry in (
+        ("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY),
+        ("data set", cfg.DATASET.NAME, DATASET_REGISTRY),
+    ):
         if not name:
             option = "--trainer" if what == "trainer" else "--dataset-config-file"
-            raise ValueError(f"no {what} is named; give {option}. Known: {', '.join(sorted(registry.registered_names()))}.")
+            raise ValueError(
+                f"no {what} is named; give {option}. Known: {', '.join(sorted(registry.registered_names()))}."
+            )
         if name not in registry.registered_names():
             raise ValueError(config.unknown(what, name, registry.registered_names()))
     return cfg
@@ -194,16 +213,21 @@ def plan_output(args, cfg) -> str:
     """Decide what becomes of the output folder: "start", "resume", "clear" (after a good start) or "skip".
 
     Raises:
-        ValueError: It holds an unfinished run and neither --resume nor --overwrite was given, or they cannot be followed.
+        ValueError: It holds an unfinished run and neither --resume nor --overwrite was given, or they cannot be
+            followed.
         FileNotFoundError: The folder to resume from does not exist.
     """
     folder = cfg.OUTPUT_DIR
     state = run_folder.state(folder)
     if args.resume and args.overwrite:
-        raise ValueError("--resume goes on with the run in the output folder, --overwrite replaces it; give one of them.")
+        raise ValueError(
+            "--resume goes on with the run in the output folder, --overwrite replaces it; give one of them."
+        )
     if args.overwrite:
         if args.model_dir and _is_within(args.model_dir, folder):
-            raise ValueError(f"--overwrite would remove the model that --model-dir names: {args.model_dir} lies in {folder}.")
+            raise ValueError(
+                f"--overwrite would remove the model that --model-dir names: {args.model_dir} lies in {folder}."
+            )
         run_folder.check_removable(folder)
         return "clear"
     if isinstance(args.resume, str) and not os.path.isdir(args.resume):
@@ -218,18 +242,24 @@ def plan_output(args, cfg) -> str:
             print(f"Note: that run had other settings: {'; '.join(changed[:8])}")
         return "skip"
     if args.eval_only and run_folder.holds_models(folder):
-        raise ValueError(f"{folder} holds a training run; give the evaluation another --output-dir (and that run as --model-dir).")
+        raise ValueError(
+            f"{folder} holds a training run; give the evaluation another --output-dir (and that run as --model-dir)."
+        )
     if state == "unfinished" and not args.eval_only:
         own = args.resume is True or (args.resume and os.path.realpath(args.resume) == os.path.realpath(folder))
         if not own:
             raise ValueError(f"{folder} holds an unfinished run. Go on with it: --resume. Replace it: --overwrite.")
         if changed:
-            raise ValueError(f"--resume: the run in {folder} has other settings: {'; '.join(changed[:8])}. Use its own, or --overwrite.")
+            raise ValueError(
+                f"--resume: the run in {folder} has other settings: {'; '.join(changed[:8])}. Use its own, or --overwrite."
+            )
         return "resume"
     if isinstance(args.resume, str) and not args.eval_only:
         changed = run_folder.changed_settings(run_folder.read_result(args.resume), cfg)
         if changed:
-            raise ValueError(f"--resume: the run in {args.resume} has other settings: {'; '.join(changed[:8])}. Use its own.")
+            raise ValueError(
+                f"--resume: the run in {args.resume} has other settings: {'; '.join(changed[:8])}. Use its own."
+            )
     if args.resume is True and not args.eval_only:
         print(f"Nothing to resume in {folder}: starting from the beginning.")
     return "start"
@@ -252,7 +282,11 @@ def environment(cfg) -> str:
     import torchvision
 
     kind = getattr(dassl, "IMPLEMENTATION", f"Dassl.pytorch {getattr(dassl, '__version__', '')}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and cfg.USE_CUDA else f"CPU, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available() and cfg.USE_CUDA
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     return (
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, dassl: {kind}, "
         f"clusterprompt {clusterprompt.__version__}, {device}"

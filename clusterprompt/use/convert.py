@@ -2,9 +2,10 @@
 
     python -m clusterprompt.convert SOURCE OUT [--trainer NAME] [--safetensors]
 
-SOURCE is a checkpoint file, or the output folder of a run: an official one (CoOp's, MaPLe's, PromptSRC's, ... layout, often with all of CLIP in
-it), or one of this project. Neither CLIP nor a data set is needed. OUT becomes a folder that ``--model-dir`` reads, or, if it ends in
-``.safetensors``, one file with metadata: method, epoch and, where they are known, classes, backbone and config.
+SOURCE is a checkpoint file, or the output folder of a run: an official one (CoOp's, MaPLe's, PromptSRC's, ... layout,
+often with all of CLIP in it), or one of this project. Neither CLIP nor a data set is needed. OUT becomes a folder that
+``--model-dir`` reads, or, if it ends in ``.safetensors``, one file with metadata: method, epoch and, where they are
+known, classes, backbone and config.
 """
 
 import argparse
@@ -23,13 +24,21 @@ def main(argv=None):
     Raises:
         SystemExit: Code 2, after one line on stderr, for a file that cannot be converted.
     """
-    parser = argparse.ArgumentParser(prog="python -m clusterprompt.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m clusterprompt.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("source", help="checkpoint file, or output folder of a run")
     parser.add_argument("out", help="folder to write, or a name that ends in .safetensors")
     parser.add_argument("--trainer", default="", help="method, where the checkpoint does not tell")
-    parser.add_argument("--epoch", type=int, help="epoch to take out of a folder; default: the best model, else the last")
+    parser.add_argument(
+        "--epoch", type=int, help="epoch to take out of a folder; default: the best model, else the last"
+    )
     parser.add_argument("--safetensors", action="store_true", help="write OUT.safetensors")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names for the metadata, in order of the labels")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="class names for the metadata, in order of the labels"
+    )
     parser.add_argument("--backbone", default="", help="backbone for the metadata, such as ViT-B/16")
     args = parser.parse_args(argv)
     dassl_compat.prepare()
@@ -54,7 +63,9 @@ def convert(args) -> tuple:
     epoch, (writer, trained_on, classes) = notes.get("epoch", "?"), origin_of(source, notes)
     trainers = {cls.__name__: cls for cls in own_trainers()}
     if args.trainer and writer and writer != args.trainer:
-        raise ValueError(f"--trainer {args.trainer}: {source} was written by {writer}, say the file or result.json beside it")
+        raise ValueError(
+            f"--trainer {args.trainer}: {source} was written by {writer}, say the file or result.json beside it"
+        )
     name = args.trainer or writer or guess(source.parent.name, state)
     if name not in trainers:
         raise ValueError(f"--trainer {name}: no such method; allowed are {', '.join(trainers)}")
@@ -63,7 +74,9 @@ def convert(args) -> tuple:
         try:
             weights = learned_entries(state, trainer.official_names, trainer.official_ignored, str(source))
         except ValueError as error:
-            raise ValueError(f"{error}. It is not a checkpoint of {name}; name the right method with --trainer") from error
+            raise ValueError(
+                f"{error}. It is not a checkpoint of {name}; name the right method with --trainer"
+            ) from error
     else:
         weights = state
     weights = {key: value.float().contiguous() for key, value in weights.items()}
@@ -73,8 +86,12 @@ def convert(args) -> tuple:
     if out.suffix == ".safetensors":
         write_safetensors(out, weights, metadata(name, epoch, trained_on, args.classes or classes, args, result))
     else:
-        out = write_folder(out / trainer.checkpoint_folder, source.name, weights, {"epoch": epoch, "method": name, "trained_on": trained_on,
-                                                                                     "classes": args.classes or list(classes)})
+        out = write_folder(
+            out / trainer.checkpoint_folder,
+            source.name,
+            weights,
+            {"epoch": epoch, "method": name, "trained_on": trained_on, "classes": args.classes or list(classes)},
+        )
     return out, name, weights
 
 
@@ -93,9 +110,13 @@ def checkpoint_file(source: Path, epoch) -> Path:
         raise FileNotFoundError(f"{source} does not exist; name a checkpoint file, or the output folder of a run")
     models = sorted({path.parent for path in [*source.glob("model*.pth.tar*"), *source.glob("*/model*.pth.tar*")]})
     if not models:
-        raise FileNotFoundError(f"{source} holds no checkpoint (model.pth.tar-<epoch> or model-best.pth.tar, in a folder such as prompt_learner)")
+        raise FileNotFoundError(
+            f"{source} holds no checkpoint (model.pth.tar-<epoch> or model-best.pth.tar, in a folder such as prompt_learner)"
+        )
     if len(models) > 1:
-        raise ValueError(f"{source} holds several models, in {', '.join(path.name for path in models)}; name one of these folders")
+        raise ValueError(
+            f"{source} holds several models, in {', '.join(path.name for path in models)}; name one of these folders"
+        )
     return find_checkpoint(str(models[0].parent), models[0].name, epoch)
 
 
@@ -148,7 +169,11 @@ def write_folder(folder: Path, name: str, weights: dict, about: dict) -> Path:
     import torch
 
     epoch = about["epoch"]
-    path = folder / (name if re.fullmatch(r"model(-best)?\.pth\.tar(-\d+)?", name) else f"model.pth.tar-{epoch if isinstance(epoch, int) else 0}")
+    path = folder / (
+        name
+        if re.fullmatch(r"model(-best)?\.pth\.tar(-\d+)?", name)
+        else f"model.pth.tar-{epoch if isinstance(epoch, int) else 0}"
+    )
     if path.exists():
         raise ValueError(f"{path} exists already; remove it, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)

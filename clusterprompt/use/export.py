@@ -3,10 +3,11 @@
     python -m clusterprompt.export --run <output folder> classifier.safetensors
     python -m clusterprompt.export --run <output folder> tower.onnx
 
-.safetensors holds the class texts, for use with plain CLIP; it serves methods that leave CLIP's image tower as it is. .onnx holds the image tower with
-its prompts, and the class texts: images in, image features and logits out. The graph is compared with torch where onnxruntime is installed. All of
-it is in fp32.
+.safetensors holds the class texts, for use with plain CLIP; it serves methods that leave CLIP's image tower as it is.
+.onnx holds the image tower with its prompts, and the class texts: images in, image features and logits out. The graph
+is compared with torch where onnxruntime is installed. All of it is in fp32.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,7 +27,11 @@ from torch import Tensor, nn
 from .. import __version__, load_run
 from ..clip_patches import encoders
 
-PLAIN_CLIP = {"interpolation": "bicubic", "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+PLAIN_CLIP = {
+    "interpolation": "bicubic",
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+}
 TOLERANCE = 1e-4  # of image features and cosines, ONNX against torch
 
 
@@ -36,12 +41,17 @@ def main(argv=None) -> int:
     Returns:
         The exit code: 0, or 2 after one line on stderr for what the user can put right.
     """
-    parser = argparse.ArgumentParser(prog="python -m clusterprompt.export", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m clusterprompt.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", required=True, metavar="FOLDER", help="output folder of a training run")
     parser.add_argument("out", type=Path, help="file to write: *.safetensors or *.onnx")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes, in place of those of the training; after the file")
-    parser.add_argument("--backbone", default="", metavar="NAME", help="name or file of the run's CLIP, where it lies elsewhere now")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="classes, in place of those of the training; after the file"
+    )
+    parser.add_argument(
+        "--backbone", default="", metavar="NAME", help="name or file of the run's CLIP, where it lies elsewhere now"
+    )
     args = parser.parse_args(argv)
     try:
         print(export(args.run, args.out, args.classes, args.backbone))
@@ -74,11 +84,15 @@ def export(run, out: Path, classes=None, backbone: str = "") -> str:
     out = Path(out).expanduser()
     kinds = {".safetensors": write_classifier, ".onnx": write_tower}
     if out.suffix not in kinds:
-        raise ValueError(f"{out} ends in {out.suffix or 'nothing'}; allowed are .safetensors (class texts) and .onnx (image tower and class texts)")
+        raise ValueError(
+            f"{out} ends in {out.suffix or 'nothing'}; allowed are .safetensors (class texts) and .onnx (image tower and class texts)"
+        )
     trainer = load_run(run, classes, device="cpu", precision="fp32", backbone=backbone).trainer
     if trainer.text_needs_image:
-        raise ValueError(f"{type(trainer).__name__} writes its class texts anew for every image, so there are none to export. "
-                         f"Classify with python -m clusterprompt.predict --run {run}")
+        raise ValueError(
+            f"{type(trainer).__name__} writes its class texts anew for every image, so there are none to export. "
+            f"Classify with python -m clusterprompt.predict --run {run}"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     return kinds[out.suffix](trainer, out)
 
@@ -90,14 +104,22 @@ def write_classifier(trainer, out: Path) -> str:
     from safetensors.torch import save
 
     if changes_images(trainer):
-        raise ValueError(f"{type(trainer).__name__} prompts the image tower too, so its class texts are of no use with plain CLIP's image features. "
-                         "Export to a file that ends in .onnx, which holds the prompted tower and the class texts")
+        raise ValueError(
+            f"{type(trainer).__name__} prompts the image tower too, so its class texts are of no use with plain CLIP's image features. "
+            "Export to a file that ends in .onnx, which holds the prompted tower and the class texts"
+        )
     text = trainer.text_features().float().contiguous()
     about = metadata(trainer)
     part = out.with_name(out.name + ".tmp")
-    part.write_bytes(save({"text_features": text, "logit_scale": trainer.clip.logit_scale.exp().float()}, metadata=about))
+    part.write_bytes(
+        save({"text_features": text, "logit_scale": trainer.clip.logit_scale.exp().float()}, metadata=about)
+    )
     part.replace(out)
-    note = "" if is_plain(trainer) else ". Mind that the images of this run are not prepared as CLIP's own preprocess does: see its metadata"
+    note = (
+        ""
+        if is_plain(trainer)
+        else ". Mind that the images of this run are not prepared as CLIP's own preprocess does: see its metadata"
+    )
     return f"{out}: {type(trainer).__name__}, {len(text)} classes x {text.shape[1]}, {out.stat().st_size / 1e3:.0f} kB{note}"
 
 
@@ -110,16 +132,29 @@ def changes_images(trainer) -> bool:
 
 def metadata(trainer) -> dict:
     """Return what goes into a file beside the numbers; all of it text, lists and dicts as JSON."""
-    return {"format": "pt", "written_by": f"clusterprompt {__version__}", "method": type(trainer).__name__,
-            "backbone": trainer.cfg.MODEL.BACKBONE.NAME, "dataset": trainer.cfg.DATASET.NAME, "classes": json.dumps(list(trainer.classnames)),
-            "preprocessing": json.dumps(preprocessing(trainer.cfg))}
+    return {
+        "format": "pt",
+        "written_by": f"clusterprompt {__version__}",
+        "method": type(trainer).__name__,
+        "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
+        "dataset": trainer.cfg.DATASET.NAME,
+        "classes": json.dumps(list(trainer.classnames)),
+        "preprocessing": json.dumps(preprocessing(trainer.cfg)),
+    }
 
 
 def preprocessing(cfg) -> dict:
-    """Return the steps from an RGB image to the model: shorter side resized, centre cropped, scaled to 0..1, less mean, by std."""
+    """Return the steps from an RGB image to the model: shorter side resized, centre cropped, scaled to 0..1, less mean,
+    by std.
+    """
     normalised = "normalize" in cfg.INPUT.TRANSFORMS
-    return {"resize": max(cfg.INPUT.SIZE), "crop": list(cfg.INPUT.SIZE), "interpolation": cfg.INPUT.INTERPOLATION,
-            "mean": list(cfg.INPUT.PIXEL_MEAN) if normalised else [0.0] * 3, "std": list(cfg.INPUT.PIXEL_STD) if normalised else [1.0] * 3}
+    return {
+        "resize": max(cfg.INPUT.SIZE),
+        "crop": list(cfg.INPUT.SIZE),
+        "interpolation": cfg.INPUT.INTERPOLATION,
+        "mean": list(cfg.INPUT.PIXEL_MEAN) if normalised else [0.0] * 3,
+        "std": list(cfg.INPUT.PIXEL_STD) if normalised else [1.0] * 3,
+    }
 
 
 def is_plain(trainer) -> bool:
@@ -130,7 +165,9 @@ def is_plain(trainer) -> bool:
 
 # ---------------------------------------------------------------------- ONNX
 class Tower(nn.Module):
-    """A trainer's image tower and class texts as one module: images (B, 3, H, W) to normalised features (B, d) and logits (B, C)."""
+    """A trainer's image tower and class texts as one module: images (B, 3, H, W) to normalised features (B, d) and
+    logits (B, C).
+    """
 
     def __init__(self, trainer):
         super().__init__()
@@ -157,8 +194,14 @@ def write_tower(trainer, out: Path) -> str:
     tower = Tower(trainer).eval()
     example = torch.randn(2, 3, *trainer.cfg.INPUT.SIZE, generator=torch.Generator().manual_seed(0))
     with _quiet():
-        program = torch.onnx.export(tower, (example,), dynamo=True, input_names=["images"], output_names=["image_features", "logits"],
-                                    dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+        program = torch.onnx.export(
+            tower,
+            (example,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["image_features", "logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
     model = program.model_proto
     for key, value in metadata(trainer).items():
         model.metadata_props.add(key=key, value=value)
@@ -184,11 +227,17 @@ def compare(tower: nn.Module, path: Path, example: Tensor) -> str:
     for images in (example[:1], example, torch.cat([example + 1, example, -example])):
         features, logits = (torch.from_numpy(found) for found in session.run(None, {"images": images.numpy()}))
         wanted, wanted_logits = tower(images)
-        worst = max(worst, float((features - wanted).abs().max()), float((logits - wanted_logits).abs().max() / tower.logit_scale))
+        worst = max(
+            worst,
+            float((features - wanted).abs().max()),
+            float((logits - wanted_logits).abs().max() / tower.logit_scale),
+        )
     if not worst <= TOLERANCE:
         path.unlink()
-        raise ValueError(f"onnxruntime's results differ from torch's by {worst:.1e}, more than {TOLERANCE:.0e}: nothing was written. "
-                         "Try other versions of onnxruntime and torch")
+        raise ValueError(
+            f"onnxruntime's results differ from torch's by {worst:.1e}, more than {TOLERANCE:.0e}: nothing was written. "
+            "Try other versions of onnxruntime and torch"
+        )
     return f"onnxruntime and torch agree to {worst:.1e} (features and cosines)"
 
 

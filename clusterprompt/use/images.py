@@ -1,4 +1,7 @@
-"""From paths, folders and pictures to batches of decoded images: in order, read as they come, decoded while the model runs."""
+"""From paths, folders and pictures to batches of decoded images: in order, read as they come, decoded while the model
+runs.
+"""
+
 from __future__ import annotations
 
 import os
@@ -67,11 +70,14 @@ def decode(source: Source, transform: Callable[[Image.Image], Tensor]) -> Decode
         return Decoded(path, None, f"not a readable image: {error or type(error).__name__}")
 
 
-def decoded_batches(sources: Iterable[Source], transform: Callable[[Image.Image], Tensor], size: int, workers: int) -> Iterator[List[Decoded]]:
+def decoded_batches(
+    sources: Iterable[Source], transform: Callable[[Image.Image], Tensor], size: int, workers: int
+) -> Iterator[List[Decoded]]:
     """Decode images in threads, at most two batches ahead of the one asked for.
 
     Args:
-        sources: Read by a thread, item by item; it may be endless, and it may be slow: a batch does not wait until it is full.
+        sources: Read by a thread, item by item; it may be endless, and it may be slow: a batch does not wait until it
+            is full.
         transform: From an RGB picture to (3, H, W).
         size: Images in a batch.
         workers: Threads that decode.
@@ -116,4 +122,5 @@ def decoded_batches(sources: Iterable[Source], transform: Callable[[Image.Image]
 def _raiser(error: BaseException) -> Callable:
     def fail():
         raise error
+
     return fail

@@ -11,7 +11,18 @@ from ..clip_patches import encoders
 from ..clip_patches.attention import finish_block, precontext_mask, queries_keys_values
 from ..clip_patches.clustering import cluster_tokens
 
-CLUSTERS = ("#c8c8c8", "#4363d8", "#ffe119", "#3cb44b", "#f58231", "#e6194b", "#42d4f4", "#911eb4", "#f032e6", "#bfef45")  # largest: pale
+CLUSTERS = (
+    "#c8c8c8",
+    "#4363d8",
+    "#ffe119",
+    "#3cb44b",
+    "#f58231",
+    "#e6194b",
+    "#42d4f4",
+    "#911eb4",
+    "#f032e6",
+    "#bfef45",
+)  # largest: pale
 COLOURS = ("#e6194b", "#4363d8", "#ffe119", "#3cb44b", "#f58231", "#42d4f4", "#911eb4", "#f032e6", "#bfef45", "#9a6324")
 LABELLED = 60  # classes with a name in the map
 
@@ -21,8 +32,11 @@ def attriprompt(trainer, images, names, sample) -> list:
     """Clusters and what they fetched, use of the pools, images that share prompts."""
     labels, chosen = look(trainer, images)
     sample_labels, sample_chosen = look(trainer, sample)
-    return [clusters(trainer, pixels(trainer, images), names, labels, chosen), usage(trainer, sample_chosen),
-            sharing(trainer, pixels(trainer, sample), sample_labels, sample_chosen)]
+    return [
+        clusters(trainer, pixels(trainer, images), names, labels, chosen),
+        usage(trainer, sample_chosen),
+        sharing(trainer, pixels(trainer, sample), sample_labels, sample_chosen),
+    ]
 
 
 @torch.no_grad()
@@ -44,8 +58,12 @@ def look(trainer, images) -> tuple:
     """Return the clusters of the patches, (N, L, P), and the prompts that the clusters fetched, (N, L, K, TOP_K)."""
     labels, chosen = [], []
     for part in images.split(50):
-        _, both = encoders.encode_image_layers(trainer.clip, part.to(trainer.device), trainer.learner.vision_layers,
-                                               lambda tokens: cluster_tokens(tokens, trainer.settings.N_CLUSTERS))
+        _, both = encoders.encode_image_layers(
+            trainer.clip,
+            part.to(trainer.device),
+            trainer.learner.vision_layers,
+            lambda tokens: cluster_tokens(tokens, trainer.settings.N_CLUSTERS),
+        )
         labels.append(torch.stack([own for _, own in both], dim=1).cpu())
         fetched = trainer.learner(torch.stack([centers for centers, _ in both], dim=1)).chosen
         chosen.append(fetched.unflatten(2, (trainer.settings.N_CLUSTERS, -1)).cpu())
@@ -80,29 +98,57 @@ def clusters(trainer, pictures, names, labels, chosen):
             for cluster in range(k):
                 y, x = inside(labels[i, layer] == cluster, picture.shape[0])
                 text = ",".join(str(int(m)) for m in chosen[i, layer, cluster])
-                axis.text(x, y, text, ha="center", va="center", fontsize=8, fontweight="bold", color="white",
-                          bbox={"boxstyle": "round,pad=0.15", "facecolor": "#000000bb", "edgecolor": colours[cluster], "linewidth": 1.5})
+                axis.text(
+                    x,
+                    y,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    fontweight="bold",
+                    color="white",
+                    bbox={
+                        "boxstyle": "round,pad=0.15",
+                        "facecolor": "#000000bb",
+                        "edgecolor": colours[cluster],
+                        "linewidth": 1.5,
+                    },
+                )
             if i == 0:
-                axis.set_title(f"text layer {layer + 1}\n(vision layer {trainer.learner.vision_layers[layer]})", fontsize=10)
+                axis.set_title(
+                    f"text layer {layer + 1}\n(vision layer {trainer.learner.vision_layers[layer]})", fontsize=10
+                )
     axes[0, 0].set_title("picture", fontsize=10)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    handles = [Patch(color=colour, label=f"cluster {c + 1}" + " (largest)" * (c == 0)) for c, colour in enumerate(colours)]
+    handles = [
+        Patch(color=colour, label=f"cluster {c + 1}" + " (largest)" * (c == 0)) for c, colour in enumerate(colours)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncol=min(k, 8), frameon=False, fontsize=10)
     figure.suptitle("Patch clusters of each layer, and the prompts they fetched", fontsize=13)
-    return "clusters", figure, ("Patch tokens of each vision layer, clustered for every image by itself. The white number in a cluster is "
-                                "the prompt of that text layer's pool that its centroid fetched: where clusters of two pictures carry the "
-                                "same number in the same column, both texts got the same prompt. Colours order the clusters by size and "
-                                "mean nothing across pictures.")
+    return (
+        "clusters",
+        figure,
+        (
+            "Patch tokens of each vision layer, clustered for every image by itself. The white number in a cluster is "
+            "the prompt of that text layer's pool that its centroid fetched: where clusters of two pictures carry the "
+            "same number in the same column, both texts got the same prompt. Colours order the clusters by size and "
+            "mean nothing across pictures."
+        ),
+    )
 
 
 def inside(member, size: int) -> tuple:
-    """Choose the patch of a cluster that lies deepest inside it: most members around, then nearest the middle; (y, x) in pixels."""
+    """Choose the patch of a cluster that lies deepest inside it: most members around, then nearest the middle; (y, x)
+    in pixels.
+    """
     side = int(len(member) ** 0.5)
     own = member.view(1, 1, side, side).float()
     around = F.avg_pool2d(own, 3, stride=1, padding=1).view(-1)
-    places = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), dim=-1).view(-1, 2).float()
+    places = (
+        torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), dim=-1).view(-1, 2).float()
+    )
     off = (places - places[member].mean(dim=0)).norm(dim=1) / side
     best = (around - 0.5 * off).masked_fill(~member, -9).argmax()
     y, x = ((places[best] + 0.5) * size / side - 0.5).tolist()
@@ -114,7 +160,9 @@ def usage(trainer, chosen):
     layers, m = chosen.shape[1], trainer.settings.POOL_SIZE
     columns = min(layers, 4)
     rows = -(-layers // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.4 * rows + 1), squeeze=False, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 2.4 * rows + 1), squeeze=False, sharey=True, layout="constrained"
+    )
     dead_all = 0
     for layer, axis in enumerate(axes.flat):
         if layer >= layers:
@@ -134,13 +182,22 @@ def usage(trainer, chosen):
             axis.set_ylabel("share of fetches, %")
         if layer + columns >= layers:
             axis.set_xlabel("prompt")
-    handles = [Patch(color="#4363d8", label="share of all fetches"), plt.Line2D([], [], color="#888888", linestyle="--", label="even use"),
-               plt.Line2D([], [], color="#e6194b", marker="x", linestyle="", label="dead: never fetched")]
+    handles = [
+        Patch(color="#4363d8", label="share of all fetches"),
+        plt.Line2D([], [], color="#888888", linestyle="--", label="even use"),
+        plt.Line2D([], [], color="#e6194b", marker="x", linestyle="", label="dead: never fetched"),
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncol=3, frameon=False)
     figure.suptitle(f"Use of the pools over {len(chosen)} test images", fontsize=13)
-    return "pool_usage", figure, (f"How often each prompt of a layer's pool was fetched by the clusters of {len(chosen)} test images. The "
-                                  "dashed line is even use. Dead prompts, never fetched, are crossed in red: "
-                                  f"{dead_all} of {layers * m} in all layers.")
+    return (
+        "pool_usage",
+        figure,
+        (
+            f"How often each prompt of a layer's pool was fetched by the clusters of {len(chosen)} test images. The "
+            "dashed line is even use. Dead prompts, never fetched, are crossed in red: "
+            f"{dead_all} of {layers * m} in all layers."
+        ),
+    )
 
 
 def sharing(trainer, pictures, labels, chosen, prompts: int = 5, images: int = 6):
@@ -148,11 +205,17 @@ def sharing(trainer, pictures, labels, chosen, prompts: int = 5, images: int = 6
     layer = chosen.shape[1] - 1
     counts = torch.bincount(chosen[:, layer].flatten(), minlength=trainer.settings.POOL_SIZE)
     top = counts.argsort(descending=True)[:prompts].tolist()
-    figure, axes = plt.subplots(prompts, images, figsize=(1.7 * images + 0.8, 1.7 * prompts + 0.9), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        prompts, images, figsize=(1.7 * images + 0.8, 1.7 * prompts + 0.9), squeeze=False, layout="constrained"
+    )
     for row, prompt in enumerate(top):
         fetches = (chosen[:, layer] == prompt).any(dim=-1)  # by image and cluster
         shown = fetches.any(dim=1).nonzero().flatten()
-        shown = shown[torch.linspace(0, len(shown) - 1, min(images, len(shown))).round().long()].tolist() if len(shown) else []
+        shown = (
+            shown[torch.linspace(0, len(shown) - 1, min(images, len(shown))).round().long()].tolist()
+            if len(shown)
+            else []
+        )
         for column in range(images):
             axis = axes[row, column]
             axis.set_xticks([])
@@ -166,9 +229,15 @@ def sharing(trainer, pictures, labels, chosen, prompts: int = 5, images: int = 6
             axis.imshow(pictures[i] * light[..., None])
         axes[row, 0].set_ylabel(f"prompt {prompt}\n{100 * counts[prompt] / counts.sum():.0f}% of fetches", fontsize=10)
     figure.suptitle(f"Test images that share prompts, text layer {layer + 1}", fontsize=13)
-    return "sharing", figure, (f"Each row: test images whose clusters fetched the same prompt of text layer {layer + 1}, for the {prompts} "
-                               "prompts fetched most. The patches of the fetching cluster are lit, the others darkened: what is lit in a "
-                               "row is what the prompt stands for.")
+    return (
+        "sharing",
+        figure,
+        (
+            f"Each row: test images whose clusters fetched the same prompt of text layer {layer + 1}, for the {prompts} "
+            "prompts fetched most. The patches of the fetching cluster are lit, the others darkened: what is lit in a "
+            "row is what the prompt stands for."
+        ),
+    )
 
 
 # ------------------------------------------------------------------------- TAC
@@ -187,16 +256,28 @@ def class_map(trainer):
         label = f"centre {c + 1}: {int(own.sum())} classes"
         axis.scatter(x[own], y[own], s=30, color=colour, edgecolor="black", linewidth=0.4, label=label)
         axis.scatter(cx[c], cy[c], s=240, marker="*", color=colour, edgecolor="black", linewidth=0.8, zorder=4)
-    place_names(axis, x.tolist(), y.tolist(), [name.replace("_", " ") for name in trainer.classnames], list(zip(cx.tolist(), cy.tolist())))
+    place_names(
+        axis,
+        x.tolist(),
+        y.tolist(),
+        [name.replace("_", " ") for name in trainer.classnames],
+        list(zip(cx.tolist(), cy.tolist())),
+    )
     axis.scatter([], [], s=160, marker="*", color="white", edgecolor="black", label="task centre")
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     axis.set_xlabel("first principal component of the class texts")
     axis.set_ylabel("second principal component")
     axis.set_title("Class texts and task centres", fontsize=13)
     few = f" Of {len(x)} classes {LABELLED} are named." if len(x) > LABELLED else ""
-    return "class_map", figure, ("The frozen text features of the classes, projected on their two main directions, in the colour of the "
-                                 "task centre nearest by cosine (in all dimensions, so that colours may mix here). Stars are the centres "
-                                 f"that the pre-context is made from.{few}")
+    return (
+        "class_map",
+        figure,
+        (
+            "The frozen text features of the classes, projected on their two main directions, in the colour of the "
+            "task centre nearest by cosine (in all dimensions, so that colours may mix here). Stars are the centres "
+            f"that the pre-context is made from.{few}"
+        ),
+    )
 
 
 def place_names(axis, x: list, y: list, names: list, stars: list):
@@ -212,22 +293,34 @@ def place_names(axis, x: list, y: list, names: list, stars: list):
             if all(right < a or left > b or abs(at - c) > height for a, b, c in taken):
                 break
         taken.append((left, right, at))
-        axis.annotate(names[i], (x[i], y[i]), (left, at), fontsize=8, va="center",
-                      arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#888888"} if abs(at - y[i]) > height else None)
+        axis.annotate(
+            names[i],
+            (x[i], y[i]),
+            (left, at),
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#888888"} if abs(at - y[i]) > height else None,
+        )
 
 
 def groups(trainer) -> list:
     """Return names and sizes of the token groups of the vision tower."""
     k = len(trainer.learner.centers)
-    return [("CLS", 1), ("patches", len(trainer.clip.visual.positional_embedding) - 1), ("pre-context", k),
-            ("prompts", len(trainer.learner()[1][0]) - k)]
+    return [
+        ("CLS", 1),
+        ("patches", len(trainer.clip.visual.positional_embedding) - 1),
+        ("pre-context", k),
+        ("prompts", len(trainer.learner()[1][0]) - k),
+    ]
 
 
 def mask(trainer):
     """Draw who may attend to whom."""
     parts = groups(trainer)
     sizes = [size for _, size in parts]
-    visible = precontext_mask(*sizes[1:]) if trainer.settings.MASK else torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
+    visible = (
+        precontext_mask(*sizes[1:]) if trainer.settings.MASK else torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
+    )
     shown = [1.5, 6, 2.5, 2.5]  # drawn sizes: in true ones CLS would not be seen
     edges = np.concatenate([[0], np.cumsum(shown)])
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -237,7 +330,14 @@ def mask(trainer):
             may = bool(visible[starts[r], starts[c]])
             colour = "#a8d5a2" if may else "#e6194b"
             axis.add_patch(plt.Rectangle((edges[c], edges[r]), shown[c], shown[r], facecolor=colour, edgecolor="white"))
-            axis.text(edges[c] + shown[c] / 2, edges[r] + shown[r] / 2, "yes" if may else "no", ha="center", va="center", fontsize=11)
+            axis.text(
+                edges[c] + shown[c] / 2,
+                edges[r] + shown[r] / 2,
+                "yes" if may else "no",
+                ha="center",
+                va="center",
+                fontsize=11,
+            )
     middle = (edges[:-1] + edges[1:]) / 2
     ticks = [f"{name}\n({size})" for name, size in parts]
     axis.set_xticks(middle, ticks)
@@ -248,25 +348,46 @@ def mask(trainer):
     axis.set_ylabel("attends")
     axis.tick_params(length=0)
     axis.set_title("Mask of the vision tower", fontsize=13)
-    axis.legend(handles=[Patch(color="#a8d5a2", label="may attend"), Patch(color="#e6194b", label="may not")], loc="upper center",
-                bbox_to_anchor=(0.5, -0.14), ncol=2, frameon=False)
-    seen = ("Patches do not see the pre-context, so that their features stay those of the picture; the other tokens see everything."
-            if trainer.settings.MASK else "This run has no mask: every token sees every other.")
-    return "mask", figure, f"Which tokens of the vision tower may attend to which (numbers of tokens in brackets; not to scale). {seen}"
+    axis.legend(
+        handles=[Patch(color="#a8d5a2", label="may attend"), Patch(color="#e6194b", label="may not")],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        ncol=2,
+        frameon=False,
+    )
+    seen = (
+        "Patches do not see the pre-context, so that their features stay those of the picture; the other tokens see everything."
+        if trainer.settings.MASK
+        else "This run has no mask: every token sees every other."
+    )
+    return (
+        "mask",
+        figure,
+        f"Which tokens of the vision tower may attend to which (numbers of tokens in brackets; not to scale). {seen}",
+    )
 
 
 def attention(trainer, images, most: int = 64):
     """Draw how much CLS and the prompts attend to each task centre, layer by layer."""
     weights = precontext_attention(trainer, images[:most].to(trainer.device)).cpu().numpy()  # (L, 2, K)
     layers, _, k = weights.shape
-    figure, axes = plt.subplots(1, 2, figsize=(max(8, 1.3 * k + 3), 0.42 * layers + 2.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, 2, figsize=(max(8, 1.3 * k + 3), 0.42 * layers + 2.2), sharey=True, layout="constrained"
+    )
     for axis, part, title in zip(axes, (0, 1), ("CLS", "prompts (mean)")):
         shown = axis.imshow(100 * weights[:, part], cmap="viridis", vmin=0, vmax=100 * weights.max(), aspect="auto")
         for layer in range(layers):
             for c in range(k):
                 value = 100 * weights[layer, part, c]
-                axis.text(c, layer, f"{value:.1f}", ha="center", va="center", fontsize=9,
-                          color="white" if value < 60 * weights.max() else "black")
+                axis.text(
+                    c,
+                    layer,
+                    f"{value:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="white" if value < 60 * weights.max() else "black",
+                )
         axis.set_xticks(range(k), [f"{c + 1}" for c in range(k)])
         axis.set_yticks(range(layers), [f"{layer + 1}" for layer in range(layers)])
         axis.set_xlabel("task centre")
@@ -274,8 +395,14 @@ def attention(trainer, images, most: int = 64):
     axes[0].set_ylabel("vision layer")
     figure.colorbar(shown, ax=axes, label="attention, % of a token's whole")
     even = 100 / sum(size for _, size in groups(trainer))
-    return "attention", figure, ("Attention of CLS and of the learned prompts to the token of each task centre, in percent of all they "
-                                 f"pay, mean over heads and {min(most, len(images))} test images. Evenly spread, each had {even:.1f}%.")
+    return (
+        "attention",
+        figure,
+        (
+            "Attention of CLS and of the learned prompts to the token of each task centre, in percent of all they "
+            f"pay, mean over heads and {min(most, len(images))} test images. Evenly spread, each had {even:.1f}%."
+        ),
+    )
 
 
 def precontext_attention(trainer, images):
@@ -289,13 +416,13 @@ def precontext_attention(trainer, images):
     out = []
     for layer, block in enumerate(blocks):
         if layer < len(prompts):
-            x = torch.cat([x[:, :1 + patches], prompts[layer].expand(len(x), -1, -1)], dim=1)
+            x = torch.cat([x[:, : 1 + patches], prompts[layer].expand(len(x), -1, -1)], dim=1)
         q, keys, v = queries_keys_values(block, x)
         heads = [y.float().unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for y in (q, keys)]
         scores = heads[0] @ heads[1].transpose(-1, -2) / heads[0].shape[-1] ** 0.5  # (N, heads, T, T)
         if visible is not None:
             scores = scores.masked_fill(~visible, float("-inf"))
-        paid = scores.softmax(dim=-1).mean(dim=(0, 1))[:, 1 + patches:1 + patches + k]  # (T, K)
-        out.append(torch.stack([paid[0], paid[1 + patches + k:].mean(dim=0)]))
+        paid = scores.softmax(dim=-1).mean(dim=(0, 1))[:, 1 + patches : 1 + patches + k]  # (T, K)
+        out.append(torch.stack([paid[0], paid[1 + patches + k :].mean(dim=0)]))
         x = finish_block(block, x, q, keys, v, visible)
     return torch.stack(out)

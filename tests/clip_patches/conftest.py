@@ -1,4 +1,5 @@
 """Small random CLIPs."""
+
 import sys
 from pathlib import Path
 

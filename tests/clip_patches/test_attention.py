@@ -1,4 +1,5 @@
 """Masks."""
+
 import torch
 
 from clusterprompt.clip_patches.attention import causal_mask, precontext_mask

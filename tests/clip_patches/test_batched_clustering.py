@@ -1,4 +1,7 @@
-"""Batched clustering of patch tokens against scikit-learn and a slow loop, and the vision pass that hands the tokens out."""
+"""Batched clustering of patch tokens against scikit-learn and a slow loop, and the vision pass that hands the tokens
+out.
+"""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,9 @@ def blobs(sizes=(12, 8, 5, 3), width=16, seed=0):
     """One image's tokens in well separated directions, of different length and mixed order; and their blob."""
     generator = torch.Generator().manual_seed(seed)
     directions = F.normalize(torch.randn(len(sizes), width, generator=generator), dim=1)
-    blob = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[torch.randperm(sum(sizes), generator=generator)]
+    blob = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[
+        torch.randperm(sum(sizes), generator=generator)
+    ]
     x = directions[blob] + 0.05 * torch.randn(len(blob), width, generator=generator)
     return x * torch.rand(len(x), 1, generator=generator).add(0.5), blob
 
@@ -84,7 +89,9 @@ def test_chunks_and_neighbours_change_nothing():
     torch.testing.assert_close(cluster_tokens(x[1:2, 2:], 4)[0][0, 0], whole[1, 2], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("x", [torch.ones(2, 5, 3), torch.zeros(1, 4, 3), torch.eye(3)[[0, 0, 0, 0, 1]].expand(2, 5, 3)])
+@pytest.mark.parametrize(
+    "x", [torch.ones(2, 5, 3), torch.zeros(1, 4, 3), torch.eye(3)[[0, 0, 0, 0, 1]].expand(2, 5, 3)]
+)
 def test_fewer_distinct_tokens_than_clusters(x):
     """Clusters left empty are filled with tokens: every cluster has one, every centre is finite."""
     centers, labels = cluster_tokens(x, 4)
@@ -111,27 +118,33 @@ def test_half_precision_is_clustered_in_single():
     torch.testing.assert_close(centers, expected[0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("x, k, message", [
-    (torch.ones(2, 5, 3), 6, "6 clusters of 5 tokens .* 1 to 5"),
-    (torch.ones(2, 5, 3), 0, "0 clusters of 5"),
-    (torch.ones(5), 1, "non-empty"),
-    (torch.ones(0, 5, 3), 1, "non-empty"),
-])
+@pytest.mark.parametrize(
+    "x, k, message",
+    [
+        (torch.ones(2, 5, 3), 6, "6 clusters of 5 tokens .* 1 to 5"),
+        (torch.ones(2, 5, 3), 0, "0 clusters of 5"),
+        (torch.ones(5), 1, "non-empty"),
+        (torch.ones(0, 5, 3), 1, "non-empty"),
+    ],
+)
 def test_bad_input(x, k, message):
     """Each is named."""
     with pytest.raises(ValueError, match=message):
         cluster_tokens(x, k)
 
 
-# -------------------------------------------------------------------------------------------------- tokens of each layer
+# -------------------------------------------------------------------------------------------------- tokens of each
+# layer
 
 
 @pytest.mark.parametrize("layers", [(), (1,), (2, 3), (3, 1, 1)])
 def test_layer_tokens(clip, layers):
     """Tokens as a hook on stock CLIP's blocks sees them, in the order asked for; the features stay stock CLIP's."""
     seen, images = {}, random(2, 3, 64, 64)
-    hooks = [block.register_forward_hook(lambda m, i, out, n=n: seen.__setitem__(n, out.transpose(0, 1)[:, 1:]))
-             for n, block in enumerate(clip.visual.transformer.resblocks, start=1)]
+    hooks = [
+        block.register_forward_hook(lambda m, i, out, n=n: seen.__setitem__(n, out.transpose(0, 1)[:, 1:]))
+        for n, block in enumerate(clip.visual.transformer.resblocks, start=1)
+    ]
     expected = clip.encode_image(images)
     for hook in hooks:
         hook.remove()

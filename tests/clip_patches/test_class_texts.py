@@ -1,13 +1,23 @@
 """Sentences and their frozen features."""
+
 import json
 
 import pytest
 import torch
 
-from clusterprompt.clip_patches.class_texts import class_anchors, fill, read_descriptions, template_sentences, text_features
+from clusterprompt.clip_patches.class_texts import (
+    class_anchors,
+    fill,
+    read_descriptions,
+    template_sentences,
+    text_features,
+)
 from clusterprompt.clip_patches.loading import tokenize
 
-TABLE = {"yin yang": ["a circle.", "black and white, with a much longer description behind it."], "sea horse": ["a fish."]}
+TABLE = {
+    "yin yang": ["a circle.", "black and white, with a much longer description behind it."],
+    "sea horse": ["a fish."],
+}
 
 
 def test_fill_replaces_underscores():
@@ -32,19 +42,24 @@ def test_templates_name_every_class():
 @pytest.mark.parametrize("where", ["file", "folder", "short name"])
 def test_descriptions(tmp_path, where):
     """A file, and a folder with official names, must both be found; order is that of the classes."""
-    path = tmp_path / {"file": "any.json", "folder": "caltech101_prompt.json", "short name": "caltech_prompt.json"}[where]
+    path = (
+        tmp_path / {"file": "any.json", "folder": "caltech101_prompt.json", "short name": "caltech_prompt.json"}[where]
+    )
     path.write_text(json.dumps(TABLE))
     (tmp_path / "dtd_prompt.json").write_text("{}")
     found = read_descriptions(path if where == "file" else tmp_path, "Caltech101", ["sea_horse", "yin_yang"])
     assert found == [TABLE["sea horse"], TABLE["yin yang"]]
 
 
-@pytest.mark.parametrize("content, error, message", [
-    (json.dumps(TABLE), ValueError, "no description for 1 of 2 classes: 'yin yan' .closest: yin yang"),
-    ("{broken", ValueError, "not valid JSON"),
-    ('{"a": "text"}', ValueError, "at least one sentence"),
-    ('{"a": []}', ValueError, "at least one sentence"),
-])
+@pytest.mark.parametrize(
+    "content, error, message",
+    [
+        (json.dumps(TABLE), ValueError, "no description for 1 of 2 classes: 'yin yan' .closest: yin yang"),
+        ("{broken", ValueError, "not valid JSON"),
+        ('{"a": "text"}', ValueError, "at least one sentence"),
+        ('{"a": []}', ValueError, "at least one sentence"),
+    ],
+)
 def test_bad_descriptions(tmp_path, content, error, message):
     """What is wrong with the file, or which class it lacks, is said."""
     path = tmp_path / "d.json"

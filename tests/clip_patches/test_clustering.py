@@ -1,4 +1,5 @@
 """Spherical k-means against scikit-learn and a slow loop."""
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +29,10 @@ def test_finds_what_sklearn_finds(scale):
 
 def test_against_a_slow_loop():
     """Assignment by cosine, mean of the raw members, the official stop."""
-    x, start = torch.randn(60, 8, generator=torch.Generator().manual_seed(1)), np.random.RandomState(3).choice(60, 5, replace=False)
+    x, start = (
+        torch.randn(60, 8, generator=torch.Generator().manual_seed(1)),
+        np.random.RandomState(3).choice(60, 5, replace=False),
+    )
     centers = [x[i].clone() for i in start]
     for _ in range(300):
         members = [[] for _ in centers]
@@ -37,7 +41,7 @@ def test_against_a_slow_loop():
         new = [torch.stack(m).mean(0) for m in members]
         shift = sum(float((a - b).norm()) for a, b in zip(new, centers))
         centers = new
-        if shift ** 2 < 1e-4:
+        if shift**2 < 1e-4:
             break
     ours = spherical_kmeans(x, 5, rng=np.random.RandomState(3))
     torch.testing.assert_close(ours, F.normalize(torch.stack(centers), dim=1), rtol=1e-4, atol=1e-5)
@@ -69,12 +73,15 @@ def test_fewer_distinct_points_than_centres():
         assert len(spherical_kmeans(torch.eye(2).repeat(3, 1), 5)) == 2
 
 
-@pytest.mark.parametrize("x, k, kwargs, message", [
-    (torch.tensor([[float("nan"), 1.0]]), 1, {}, "non-finite"),
-    (torch.zeros(0, 3), 1, {}, "non-empty"),
-    (torch.ones(3, 3), 0, {}, "at least 1"),
-    (torch.ones(3, 3), 1, {"init": "best"}, "'best' is unknown"),
-])
+@pytest.mark.parametrize(
+    "x, k, kwargs, message",
+    [
+        (torch.tensor([[float("nan"), 1.0]]), 1, {}, "non-finite"),
+        (torch.zeros(0, 3), 1, {}, "non-empty"),
+        (torch.ones(3, 3), 0, {}, "at least 1"),
+        (torch.ones(3, 3), 1, {"init": "best"}, "'best' is unknown"),
+    ],
+)
 def test_bad_input(x, k, kwargs, message):
     """Each is named."""
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """The embedded CLIP: whole, undamaged, and able to see."""
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_is_openai_clip_of_the_stated_geometry(tiny):
 
 def test_small_and_exact_in_half_precision():
     """At most 4 MB in the repository, and the fp16 modes lose nothing of the weights."""
-    assert WEIGHTS.stat().st_size <= 4 * 2 ** 20
+    assert WEIGHTS.stat().st_size <= 4 * 2**20
     assert all(torch.equal(value, value.half().float()) for value in embedded_state_dict().values())
 
 
@@ -40,13 +41,23 @@ def test_unused_rows_are_rebuilt_alike():
 
 
 def test_zero_shot_accuracy_leaves_room(tiny):
-    """Between 40 and 70 % on base and new (chance is 5 %): a wrong template, normalisation or damaged weights would fall out."""
+    """Between 40 and 70 % on base and new (chance is 5 %): a wrong template, normalisation or damaged weights would
+    fall out.
+    """
     for classes in (shapes.BASE, shapes.NEW):
-        images = torch.stack([torch.from_numpy(np.asarray(shapes.Shapes.picture(name, "test", i)).copy()) for name in classes for i in range(6)])
+        images = torch.stack(
+            [
+                torch.from_numpy(np.asarray(shapes.Shapes.picture(name, "test", i)).copy())
+                for name in classes
+                for i in range(6)
+            ]
+        )
         images = images.float().div(255).sub(MEAN).div(STD).permute(0, 3, 1, 2)
         with torch.no_grad():
             image = F.normalize(tiny.encode_image(images), dim=-1)
-            text = F.normalize(tiny.encode_text(tokenize([shapes.Shapes.template.format(name) for name in classes])), dim=-1)
+            text = F.normalize(
+                tiny.encode_text(tokenize([shapes.Shapes.template.format(name) for name in classes])), dim=-1
+            )
         accuracy = 100 * float((image @ text.T).argmax(1).eq(torch.arange(20).repeat_interleave(6)).float().mean())
         assert 35 < accuracy < 75
 

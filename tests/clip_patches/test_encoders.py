@@ -1,4 +1,5 @@
 """The prompted forward against stock CLIP, and against the plain path: values and gradients."""
+
 import pytest
 import torch
 
@@ -6,7 +7,12 @@ from clusterprompt.clip_patches import encoders, plain
 from clusterprompt.clip_patches.attention import causal_mask, precontext_mask
 from clusterprompt.clip_patches.loading import tokenize
 
-NAMES = ["a photo of a cat.", "a photo of a very long dog name indeed.", "a photo of a big bus.", "a photo of a catfish."]
+NAMES = [
+    "a photo of a cat.",
+    "a photo of a very long dog name indeed.",
+    "a photo of a big bus.",
+    "a photo of a catfish.",
+]
 TOKENS, PATCHES, VISION, TEXT = 4, 16, 192, 128
 CLOSE = dict(rtol=1e-4, atol=1e-5)
 
@@ -31,7 +37,9 @@ def test_no_prompts_is_stock_clip(clip):
     """The frozen teacher is the same function: any slip in the embedding, order or projection shows."""
     images, tokens = torch.randn(3, 3, 64, 64), tokenize(NAMES)
     torch.testing.assert_close(encoders.encode_image(clip, images), clip.encode_image(images), **CLOSE)
-    torch.testing.assert_close(encoders.encode_text(clip, encoders.embed_tokens(clip, tokens)), clip.encode_text(tokens), **CLOSE)
+    torch.testing.assert_close(
+        encoders.encode_text(clip, encoders.embed_tokens(clip, tokens)), clip.encode_text(tokens), **CLOSE
+    )
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -51,7 +59,9 @@ def test_text_against_plain(clip, depth, images, slot):
     """A wrong cut, shared prefix, position or slot shows; slots 6 and 7 lie behind the words that all classes share."""
     sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(depth, images, TEXT)
     assert sentences.shared == 5
-    assert_same(encoders.encode_text(clip, sentences, prompts, slot), plain.encode_text(clip, sentences, prompts, slot), prompts)
+    assert_same(
+        encoders.encode_text(clip, sentences, prompts, slot), plain.encode_text(clip, sentences, prompts, slot), prompts
+    )
 
 
 @pytest.mark.parametrize("slot", [1, 5, 6])
@@ -60,8 +70,13 @@ def test_text_against_plain(clip, depth, images, slot):
 def test_text_with_prompts_of_classes(clip, given, images, slot):
     """Tokens that flow on, are overwritten later, or differ by class (c): a slip in any of it shows."""
     sentences, shared = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(3, images, TEXT)
-    by_class = [torch.stack([p.detach() * (i + 1) for i in range(len(NAMES))]).expand(images or 1, -1, TOKENS, TEXT)
-                .clone().requires_grad_() for p in random_prompts(3, None, TEXT, seed=1)]
+    by_class = [
+        torch.stack([p.detach() * (i + 1) for i in range(len(NAMES))])
+        .expand(images or 1, -1, TOKENS, TEXT)
+        .clone()
+        .requires_grad_()
+        for p in random_prompts(3, None, TEXT, seed=1)
+    ]
     prompts = [{"p": shared[i], "c": by_class[i], "-": None}[kind] for i, kind in enumerate(given.rstrip("-"))]
     leaves = [p for p in prompts if p is not None]
     fast = encoders.encode_text(clip, sentences, prompts, slot)
@@ -73,7 +88,11 @@ def test_vision_with_a_layer_left_out(clip):
     """None lets the tokens of the layer before flow on, under a mask too."""
     x, (first, last) = torch.randn(3, 3, 64, 64), random_prompts(2, None, VISION)
     mask = precontext_mask(PATCHES, TOKENS - 1, 1)
-    assert_same(encoders.encode_image(clip, x, [first, None, last], mask), plain.encode_image(clip, x, [first, None, last], mask), [first, last])
+    assert_same(
+        encoders.encode_image(clip, x, [first, None, last], mask),
+        plain.encode_image(clip, x, [first, None, last], mask),
+        [first, last],
+    )
 
 
 @pytest.mark.parametrize("images", [None, 2])
@@ -82,7 +101,9 @@ def test_text_with_any_mask(clip, depth, images):
     """A mask under which the shared words see the class words must not take the shared path."""
     sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(depth, images, TEXT)
     length = sentences.embeddings.shape[1] + TOKENS
-    mask = (torch.rand(length, length, generator=torch.Generator().manual_seed(3)) > 0.4) | torch.eye(length, dtype=torch.bool)
+    mask = (torch.rand(length, length, generator=torch.Generator().manual_seed(3)) > 0.4) | torch.eye(
+        length, dtype=torch.bool
+    )
     out = encoders.encode_text(clip, sentences, prompts, 1, mask)
     assert_same(out, plain.encode_text(clip, sentences, prompts, 1, mask), prompts)
     assert (out - encoders.encode_text(clip, sentences, prompts)).abs().max() > 1e-3, "the mask had no effect"
@@ -92,15 +113,25 @@ def test_text_with_a_mask_that_keeps_the_prefix_apart(clip):
     """A causal mask with holes runs on the shared path: its rows and columns must be reordered with the tokens."""
     sentences, prompts = encoders.embed_tokens(clip, tokenize(NAMES)), random_prompts(2, 2, TEXT)
     length = sentences.embeddings.shape[1] + TOKENS
-    mask = causal_mask(length) & ((torch.rand(length, length, generator=torch.Generator().manual_seed(3)) > 0.3)
-                                  | torch.eye(length, dtype=torch.bool))
-    assert_same(encoders.encode_text(clip, sentences, prompts, 1, mask), plain.encode_text(clip, sentences, prompts, 1, mask), prompts)
+    mask = causal_mask(length) & (
+        (torch.rand(length, length, generator=torch.Generator().manual_seed(3)) > 0.3)
+        | torch.eye(length, dtype=torch.bool)
+    )
+    assert_same(
+        encoders.encode_text(clip, sentences, prompts, 1, mask),
+        plain.encode_text(clip, sentences, prompts, 1, mask),
+        prompts,
+    )
 
 
 def test_towers_of_different_depth(uneven_clip):
     """The depth that counts is the tower's own."""
     sentences, prompts = encoders.embed_tokens(uneven_clip, tokenize(NAMES)), random_prompts(2, None, TEXT)
-    assert_same(encoders.encode_text(uneven_clip, sentences, prompts), plain.encode_text(uneven_clip, sentences, prompts), prompts)
+    assert_same(
+        encoders.encode_text(uneven_clip, sentences, prompts),
+        plain.encode_text(uneven_clip, sentences, prompts),
+        prompts,
+    )
     with pytest.raises(ValueError, match="3 text layers .* has 2"):
         encoders.encode_text(uneven_clip, sentences, random_prompts(3, None, TEXT))
 
@@ -109,7 +140,9 @@ def test_one_class_and_equal_sentences(clip):
     """With nothing that differs, the shared words must still leave EOT to the class."""
     for names in (NAMES[:1], [NAMES[0]] * 3):
         sentences, prompts = encoders.embed_tokens(clip, tokenize(names)), random_prompts(2, None, TEXT)
-        assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
+        assert_same(
+            encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts
+        )
 
 
 def test_learned_embeddings_get_gradients(clip):
@@ -132,15 +165,26 @@ def test_chunks_of_classes_change_nothing(clip, images):
 
 @pytest.mark.parametrize("images", [None, 3])
 def test_classes_of_very_different_length(clip, images):
-    """Short classes run apart from the long one, and come back in their places; a mask that looks ahead keeps them together."""
-    names = ["a photo of a cat.", "a photo of a " + "very " * 20 + "long name.", "a photo of a big red bus.", "a photo of a dog."]
+    """Short classes run apart from the long one, and come back in their places; a mask that looks ahead keeps them
+    together.
+    """
+    names = [
+        "a photo of a cat.",
+        "a photo of a " + "very " * 20 + "long name.",
+        "a photo of a big red bus.",
+        "a photo of a dog.",
+    ]
     sentences, prompts = encoders.embed_tokens(clip, tokenize(names)), random_prompts(2, images, TEXT)
     assert encoders._chunk_sizes(sentences.eot.sort().values + 1 - sentences.shared, 9) == [3, 1]
     assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
     length = sentences.embeddings.shape[1] + TOKENS
     mask = causal_mask(length)
     mask[15:, 15:] = True
-    assert_same(encoders.encode_text(clip, sentences, prompts, 1, mask), plain.encode_text(clip, sentences, prompts, 1, mask), prompts)
+    assert_same(
+        encoders.encode_text(clip, sentences, prompts, 1, mask),
+        plain.encode_text(clip, sentences, prompts, 1, mask),
+        prompts,
+    )
 
 
 def test_skipped_words(clip):
@@ -177,13 +221,16 @@ def test_resnet_takes_no_visual_prompts(resnet_clip):
         encoders.encode_image(resnet_clip, images, random_prompts(1, None, VISION))
 
 
-@pytest.mark.parametrize("prompts, message", [
-    ([torch.zeros(4, VISION)] * 4, "4 visual layers .* has 3"),
-    ([torch.zeros(4, VISION), torch.zeros(5, VISION)], "must all be"),
-    ([torch.zeros(4, 7)], "must all be"),
-    ([torch.zeros(4, VISION), None], "first and the last"),
-    ([torch.zeros(1, 2, 4, VISION)], "depend on the class"),
-])
+@pytest.mark.parametrize(
+    "prompts, message",
+    [
+        ([torch.zeros(4, VISION)] * 4, "4 visual layers .* has 3"),
+        ([torch.zeros(4, VISION), torch.zeros(5, VISION)], "must all be"),
+        ([torch.zeros(4, 7)], "must all be"),
+        ([torch.zeros(4, VISION), None], "first and the last"),
+        ([torch.zeros(1, 2, 4, VISION)], "depend on the class"),
+    ],
+)
 def test_prompts_that_do_not_fit(clip, prompts, message):
     """Wrong shapes and depths are named."""
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """Loading CLIP: names, files, downloads, precisions, and what goes wrong."""
+
 import hashlib
 import shutil
 import sys
@@ -69,7 +70,10 @@ def test_no_network(monkeypatch, tmp_path):
         load_clip("ViT-B/16", download_root=str(tmp_path))
 
 
-@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("amp", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    "precision, dtype",
+    [("fp32", torch.float32), ("amp", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)],
+)
 def test_precision(weights, precision, dtype):
     """Matrices change their type; layer norms and embeddings stay fp32, as in OpenAI's conversion."""
     clip = load_clip(str(weights), precision)
@@ -77,10 +81,13 @@ def test_precision(weights, precision, dtype):
     assert clip.ln_final.weight.dtype == clip.token_embedding.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name, error, message", [
-    ("ViT-B/17", ValueError, "ViT-B/16"),
-    ("/nowhere/clip.pt", FileNotFoundError, "neither a file nor a known name"),
-])
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("ViT-B/17", ValueError, "ViT-B/16"),
+        ("/nowhere/clip.pt", FileNotFoundError, "neither a file nor a known name"),
+    ],
+)
 def test_unknown_name(name, error, message):
     """The names that are known are listed, the embedded model among the ways out."""
     with pytest.raises(error, match=message) as caught:
@@ -106,7 +113,9 @@ def test_broken_files(weights, tmp_path):
 
 
 def test_edited_copy_alone(monkeypatch, tmp_path):
-    """MaPLe's edited copy of CLIP beside train.py, and OpenAI's not installed: say what is missing instead of a TypeError."""
+    """MaPLe's edited copy of CLIP beside train.py, and OpenAI's not installed: say what is missing instead of a
+    TypeError.
+    """
     edited, model = types.ModuleType("clip"), types.ModuleType("clip.model")
     edited.__file__, edited.tokenize, edited.available_models = str(tmp_path / "clip" / "__init__.py"), None, None
     model.build_model = lambda state_dict, design_details: None

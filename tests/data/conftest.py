@@ -53,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(total - start))
         self.end_headers()
         answer = page.body[start:]
-        self.wfile.write(answer[: page.cuts.pop(0)] if page.cuts else answer)  # the connection is closed after each answer
+        self.wfile.write(
+            answer[: page.cuts.pop(0)] if page.cuts else answer
+        )  # the connection is closed after each answer
 
     def log_message(self, *words):
         pass

@@ -65,15 +65,28 @@ def pack(file, folder: Path) -> bytes:
 def test_document_fits_the_data_sets():
     """Catches: DATASETS.md with another folder, number or address than the program's, or without one of the data sets."""
     text = (Path(__file__).resolve().parents[2] / "DATASETS.md").read_text(encoding="utf-8")
-    rows = {cells[1].strip(" `"): [cell.strip(" `") for cell in cells[2:]] for cells in (line.split("|") for line in text.splitlines()) if len(cells) > 6}
+    rows = {
+        cells[1].strip(" `"): [cell.strip(" `") for cell in cells[2:]]
+        for cells in (line.split("|") for line in text.splitlines())
+        if len(cells) > 6
+    }
     for name, cls in FAMILY.items():
         class_name, folder, classes, counts = rows[name][:4]
         assert class_name == cls.__name__ and classes.split()[0] == str(cls.n_classes)
         assert folder.startswith(cls.folder + "/" + cls.images.strip("."))
-        assert [word for word in counts.replace("test only,", "").split() if word.isdigit()] == [str(count) for count in cls.counts.values()]
-        drive = [url.removeprefix("drive:") for file in SOURCES[name].lists + SOURCES[name].archives for url in file.urls if url.startswith("drive:")]
+        assert [word for word in counts.replace("test only,", "").split() if word.isdigit()] == [
+            str(count) for count in cls.counts.values()
+        ]
+        drive = [
+            url.removeprefix("drive:")
+            for file in SOURCES[name].lists + SOURCES[name].archives
+            for url in file.urls
+            if url.startswith("drive:")
+        ]
         assert all(f"https://drive.google.com/file/d/{file_id}/view" in text for file_id in drive)
-        assert any(line.startswith("`python -m") or "`python -m" in line for line in text.splitlines() if f" {name}" in line), name
+        assert any(
+            line.startswith("`python -m") or "`python -m" in line for line in text.splitlines() if f" {name}" in line
+        ), name
 
 
 def sort_cars(cls, folder: Path, rows: dict):
@@ -90,9 +103,13 @@ def sort_cars(cls, folder: Path, rows: dict):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_table_fits_the_data_set(name):
-    """Catches: a data set without a way to get it, a split file under another name or address than the loader's, images unpacked elsewhere."""
+    """Catches: a data set without a way to get it, a split file under another name or address than the loader's, images
+    unpacked elsewhere.
+    """
     cls, source = FAMILY[name], SOURCES[name]
-    assert {file.name for file in source.lists} == set(data_trees.essential_files(cls) if name != "fgvc_aircraft" else [])
+    assert {file.name for file in source.lists} == set(
+        data_trees.essential_files(cls) if name != "fgvc_aircraft" else []
+    )
     for file in source.lists:
         assert file.urls[0].removeprefix("drive:") in cls.lists_url
     targets = {target for file in source.archives for target in file.take.values()}
@@ -106,7 +123,9 @@ def test_table_fits_the_data_set(name):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_prepare_every_data_set(name, serve, tmp_path, monkeypatch, capsys):
-    """Catches: images or lists unpacked to where the loader does not look; a second call that fetches again; a root from which it works once."""
+    """Catches: images or lists unpacked to where the loader does not look; a second call that fetches again; a root
+    from which it works once.
+    """
     cls, source, root = FAMILY[name], SOURCES[name], tmp_path / "root"
     rows = data_trees.write(cls, tmp_path / "published")
     published = tmp_path / "published" / cls.folder
@@ -130,7 +149,11 @@ def test_prepare_every_data_set(name, serve, tmp_path, monkeypatch, capsys):
     code, said, _ = run(capsys, "prepare", name, "--root", root)
     assert (code, said.splitlines()[-1]) == (0, f"{name}: complete"), said
     assert [len(page.asked) for page in pages] == [1] * len(pages)
-    assert not [path for path in root.rglob("*") if path.name.startswith(".") or path.suffix in (".part", ".zip", ".gz", ".tgz", ".tar")]
+    assert not [
+        path
+        for path in root.rglob("*")
+        if path.name.startswith(".") or path.suffix in (".part", ".zip", ".gz", ".tgz", ".tar")
+    ]
     found = look(name, cls, root)
     assert found.counts == cls.counts and len(found.images) == len({row[0] for part in rows.values() for row in part})
     code, said, _ = run(capsys, "prepare", name, "--root", root)
@@ -160,7 +183,9 @@ def test_announces_what_it_fetches(published_caltech, capsys):
     """Catches: gigabytes that start to flow unannounced; a list of downloads where nothing will be downloaded."""
     root, archive, _ = published_caltech
     _, said, _ = run(capsys, "prepare", "caltech101", "--root", root)
-    assert said.startswith(f"To be fetched into {root}: {len(archive.body) / 1000:.1f} kB, and files whose size is not known\n")
+    assert said.startswith(
+        f"To be fetched into {root}: {len(archive.body) / 1000:.1f} kB, and files whose size is not known\n"
+    )
     assert "  caltech101: caltech-101.zip, " in said and "from 127.0.0.1" in said
 
 
@@ -182,11 +207,16 @@ def test_missing_and_damaged_images_come_back(published_caltech, capsys):
     assert code == 1 and "2 listed images are missing" in said
     code, said, _ = run(capsys, "prepare", "caltech101", "--root", root)
     assert code == 0 and victim.read_bytes() == whole and len(archive.asked) == 2
-    assert run(capsys, "verify", "caltech101", "--root", root)[:2] == (0, "caltech101: 70 image files opened, none damaged\n")
+    assert run(capsys, "verify", "caltech101", "--root", root)[:2] == (
+        0,
+        "caltech101: 70 image files opened, none damaged\n",
+    )
 
 
 def test_one_failure_does_not_stop_the_rest(published_caltech, capsys):
-    """Catches: images not fetched because Google Drive refused the split file; a failure that ends in exit code 0 or a traceback."""
+    """Catches: images not fetched because Google Drive refused the split file; a failure that ends in exit code 0 or a
+    traceback.
+    """
     root, archive, split = published_caltech
     split.status = [404]
     code, said, error = run(capsys, "prepare", "caltech101", "--root", root)
@@ -258,12 +288,20 @@ def test_status_names_what_differs(caltech_root, capsys):
     code, said, _ = run(capsys, "status", "caltech101", "oxford_pets", "--root", caltech_root)
     assert code == 1
     words = " ".join(said.split())
-    for expected in ("incomplete 5 30 / 25 / 15 70", "5 classes instead of 100", "train 30 instead of 4128", "oxford_pets absent", "prepare oxford_pets"):
+    for expected in (
+        "incomplete 5 30 / 25 / 15 70",
+        "5 classes instead of 100",
+        "train 30 instead of 4128",
+        "oxford_pets absent",
+        "prepare oxford_pets",
+    ):
         assert expected in words, said
 
 
 def test_status_of_all(small_caltech, caltech_root, capsys):
-    """Catches: a data set that is left out; an exit code that blames data sets nobody asked about; the drawn ones reported as absent."""
+    """Catches: a data set that is left out; an exit code that blames data sets nobody asked about; the drawn ones
+    reported as absent.
+    """
     code, said, _ = run(capsys, "status", "--root", caltech_root)
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in said.splitlines() if line.strip()}
     assert code == 0 and set(CATALOGUE) <= set(lines)
@@ -285,10 +323,15 @@ def test_linked_folders(small_caltech, own_caltech_root, tmp_path, capsys):
     (own_caltech_root / "caltech-101").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "101_ObjectCategories" / "anchor").rename(tmp_path / "anchor")
     (tmp_path / "disk" / "101_ObjectCategories" / "anchor").symlink_to(tmp_path / "anchor")
-    assert run(capsys, "verify", "caltech101", "--root", own_caltech_root)[:2] == (0, "caltech101: 70 image files opened, none damaged\n")
+    assert run(capsys, "verify", "caltech101", "--root", own_caltech_root)[:2] == (
+        0,
+        "caltech101: 70 image files opened, none damaged\n",
+    )
 
 
-@pytest.mark.parametrize("content, said", [("{", "not valid JSON"), ('{"train": 1}', "should be an object"), ("[[[", "not valid JSON")])
+@pytest.mark.parametrize(
+    "content, said", [("{", "not valid JSON"), ('{"train": 1}', "should be an object"), ("[[[", "not valid JSON")]
+)
 def test_status_of_a_damaged_split_file(small_caltech, own_caltech_root, capsys, content, said):
     """Catches: a status that ends where a file is damaged, which is when it is needed."""
     (own_caltech_root / "caltech-101" / "split_zhou_Caltech101.json").write_text(content)
@@ -302,8 +345,13 @@ def test_prepare_draws_what_draws_itself(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cls, "sizes", {"train": 1, "val": 1, "test": 1})
     monkeypatch.setattr(cls, "counts", {"train": 5, "val": 5, "test": 5})
     assert run(capsys, "prepare", "shapes_counts", "--root", tmp_path)[:2] == (0, "shapes_counts: complete\n")
-    assert run(capsys, "prepare", "shapes_counts", "--root", tmp_path)[:2] == (0, "shapes_counts: complete, nothing to do\n")
-    assert len(list((tmp_path / "shapes_counts").rglob("*.png")) + list((tmp_path / "shapes_counts").rglob("*.jpg"))) == 15
+    assert run(capsys, "prepare", "shapes_counts", "--root", tmp_path)[:2] == (
+        0,
+        "shapes_counts: complete, nothing to do\n",
+    )
+    assert (
+        len(list((tmp_path / "shapes_counts").rglob("*.png")) + list((tmp_path / "shapes_counts").rglob("*.jpg"))) == 15
+    )
 
 
 def test_unknown_name(tmp_path, capsys):
@@ -341,7 +389,9 @@ def test_images_are_opened_in_several_processes(tmp_path, monkeypatch):
     assert list(verify.damaged(paths, "test")) == [str(paths[4])]
 
 
-@pytest.mark.skipif("CLUSTERPROMPT_TEST_DATA" not in os.environ, reason="CLUSTERPROMPT_TEST_DATA names no root with the real Caltech101")
+@pytest.mark.skipif(
+    "CLUSTERPROMPT_TEST_DATA" not in os.environ, reason="CLUSTERPROMPT_TEST_DATA names no root with the real Caltech101"
+)
 def test_real_data(capsys):
     """Catches: counts or checksums that are not those of the published data."""
     root = os.environ["CLUSTERPROMPT_TEST_DATA"]

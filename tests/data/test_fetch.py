@@ -42,7 +42,9 @@ def test_broken_connection_is_resumed(serve, target):
 
 
 def test_part_is_kept_for_the_next_call(serve, target):
-    """Catches: gigabytes thrown away when the server gives up, endless attempts, and a message that does not say how to go on."""
+    """Catches: gigabytes thrown away when the server gives up, endless attempts, and a message that does not say how to
+    go on.
+    """
     url, page = serve("file", BODY, cuts=[60_000] + [0] * ATTEMPTS)
     with pytest.raises(FetchError, match="60.0 kB have arrived and are kept"):
         fetch([url], target, SHA)
@@ -61,7 +63,9 @@ def test_server_without_ranges(serve, target):
 
 @pytest.mark.parametrize("part, requests", [(BODY, 1), (BODY + b"rest of another file", 2)])
 def test_part_that_is_long_enough(serve, target, part, requests):
-    """Catches: a whole part (the process was killed before it got its name) that ends in an error 416; a longer one taken for the file."""
+    """Catches: a whole part (the process was killed before it got its name) that ends in an error 416; a longer one
+    taken for the file.
+    """
     url, page = serve("file", BODY)
     target.with_name("file.bin.part").write_bytes(part)
     fetch([url], target, SHA)
@@ -69,7 +73,9 @@ def test_part_that_is_long_enough(serve, target, part, requests):
 
 
 def test_wrong_checksum(serve, target):
-    """Catches: a wrong file taken, or tried again and again as a part; a message from which nobody can see what was compared."""
+    """Catches: a wrong file taken, or tried again and again as a part; a message from which nobody can see what was
+    compared.
+    """
     url, _ = serve("file", BODY + b"!")
     with pytest.raises(FetchError) as error:
         fetch([url], target, SHA)
@@ -78,7 +84,9 @@ def test_wrong_checksum(serve, target):
 
 
 def test_mirror(serve, target):
-    """Catches: a dead original that stops the download, or is asked again although it said no; a mirror's wrong file that is the end."""
+    """Catches: a dead original that stops the download, or is asked again although it said no; a mirror's wrong file
+    that is the end.
+    """
     dead, other = serve("file", b"")[0] + "-gone", serve("other", b"another file")[0]
     good, _ = serve("good", BODY)
     fetch([dead, other, good], target, SHA)
@@ -149,7 +157,9 @@ def test_blob_is_gits(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(BODY)
     try:
-        wanted = subprocess.run(["git", "hash-object", str(path)], capture_output=True, text=True, check=True).stdout.strip()
+        wanted = subprocess.run(
+            ["git", "hash-object", str(path)], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except FileNotFoundError:
         pytest.skip("no git")
     assert digest(path, "blob") == wanted

@@ -54,7 +54,9 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
-@pytest.mark.parametrize("write, name", [(tar_of, "x.tar.gz"), (lambda path, m: tar_of(path, m, "w"), "x.tar"), (zip_of, "x.zip")])
+@pytest.mark.parametrize(
+    "write, name", [(tar_of, "x.tar.gz"), (lambda path, m: tar_of(path, m, "w"), "x.tar"), (zip_of, "x.zip")]
+)
 def test_takes_what_is_wanted(tmp_path, folder, write, name):
     """Catches: files at the wrong place, unwanted ones kept, rests left."""
     unpack(write(tmp_path / name, GOOD), folder, TAKE)
@@ -139,7 +141,9 @@ def test_another_archive(tmp_path, folder):
 
 
 def test_interrupted(tmp_path, folder, monkeypatch):
-    """Catches: half of the images at their place after Ctrl-C; rests of a killed process that stop, or mix with, the next call."""
+    """Catches: half of the images at their place after Ctrl-C; rests of a killed process that stop, or mix with, the
+    next call.
+    """
     archive = tar_of(tmp_path / "x.tar.gz", GOOD)
     whole, calls = tarfile.TarFile.extract, []
 

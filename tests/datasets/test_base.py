@@ -34,7 +34,9 @@ def coop_sample(split, shots, seed):
         by_label = defaultdict(list)
         for row in split[part]:
             by_label[row[1]].append(row)
-        sampled.append([row for items in by_label.values() for row in (random.sample(items, n) if len(items) >= n else items)])
+        sampled.append(
+            [row for items in by_label.values() for row in (random.sample(items, n) if len(items) >= n else items)]
+        )
     return sampled
 
 
@@ -96,8 +98,16 @@ def test_all_images(caltech_root, cfg_for):
 def test_digest_follows_the_published_rule(caltech_root, own_caltech_root, cfg_for):
     """Catches: a digest that depends on the place of the data, on the chosen half, or leaves out label or name."""
     train, val = coop_sample(read_split(caltech_root), 2, 1)
-    expected = [hashlib.sha256("\n".join(f"{p}\t{y}\t{name}" for p, y, name in part).encode()).hexdigest() for part in (train, val)]
-    for root, subsample in ((caltech_root, "all"), (own_caltech_root, "all"), (caltech_root, "base"), (caltech_root, "new")):
+    expected = [
+        hashlib.sha256("\n".join(f"{p}\t{y}\t{name}" for p, y, name in part).encode()).hexdigest()
+        for part in (train, val)
+    ]
+    for root, subsample in (
+        (caltech_root, "all"),
+        (own_caltech_root, "all"),
+        (caltech_root, "base"),
+        (caltech_root, "new"),
+    ):
         dataset = Caltech101(cfg_for(root, shots=2, subsample=subsample))
         assert [dataset.fewshot_digests["train"], dataset.fewshot_digests["val"]] == expected
         assert dataset.fewshot_digest == expected[0]
@@ -116,7 +126,9 @@ def test_digest_is_logged_once(cfg_for, caplog):
 
 
 def test_halves(caltech_root, cfg_for):
-    """Catches: the middle class of an odd number on the wrong side, labels not renumbered, other images than with all classes."""
+    """Catches: the middle class of an odd number on the wrong side, labels not renumbered, other images than with all
+    classes.
+    """
     every = rows(Caltech101(cfg_for(shots=2)).train_x, caltech_root)
     base = Caltech101(cfg_for(shots=2, subsample="base"))
     new = Caltech101(cfg_for(shots=2, subsample="new"))
@@ -257,14 +269,18 @@ def test_no_cache_is_written(own_caltech_root, cfg_for):
     assert sorted(os.listdir(own_caltech_root / "caltech-101")) == before
 
 
-@pytest.mark.parametrize("folder", [None, "/old/disk/caltech-101/101_ObjectCategories", r"D:\data\caltech-101\101_ObjectCategories"])
+@pytest.mark.parametrize(
+    "folder", [None, "/old/disk/caltech-101/101_ObjectCategories", r"D:\data\caltech-101\101_ObjectCategories"]
+)
 def test_cache_is_honoured(own_caltech_root, cfg_for, caplog, folder):
     """Catches: a cached sample ignored, or lost because the data were moved."""
     numbers = [5, 11, 17, 23, 29]  # the last image of each class: not what seed 1 gives
     write_cache(own_caltech_root, 1, 1, {"train": chosen(own_caltech_root, numbers, folder), "val": []})
     with caplog.at_level("INFO"):
         dataset = Caltech101(cfg_for(own_caltech_root, shots=1))
-    assert rows(dataset.train_x, own_caltech_root) == [read_split(own_caltech_root)["train"][number] for number in numbers]
+    assert rows(dataset.train_x, own_caltech_root) == [
+        read_split(own_caltech_root)["train"][number] for number in numbers
+    ]
     assert "DIFFERS from what seed 1 draws" in caplog.text
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from clusterprompt.datasets.caltech101 import Caltech101
 
-# sha256 of CoOp's few-shot lists (train, val) on the published split; the same as the index files of linzhiqiu/cross_modal_adaptation.
+# sha256 of CoOp's few-shot lists (train, val) on the published split; the same as the index files of
+# linzhiqiu/cross_modal_adaptation.
 PUBLISHED = {
     (1, 1): (
         "8aadd25b3aa3f1fab845944412e8a32a5f55835ef6a48a2ae589ca67212c2be4",
@@ -29,7 +30,9 @@ def test_spec():
     assert Caltech101.template == "a photo of a {}."
 
 
-@pytest.mark.skipif("CLUSTERPROMPT_TEST_DATA" not in os.environ, reason="CLUSTERPROMPT_TEST_DATA names no root with the real Caltech101")
+@pytest.mark.skipif(
+    "CLUSTERPROMPT_TEST_DATA" not in os.environ, reason="CLUSTERPROMPT_TEST_DATA names no root with the real Caltech101"
+)
 def test_real_data(cfg_for):
     """Catches: another split, other halves or other few-shot images than everybody's."""
     root = os.environ["CLUSTERPROMPT_TEST_DATA"]

@@ -1,7 +1,8 @@
-"""The data sets of the CoOp family: specs as published, reading, sampling and halves of each, what is special about some.
+"""The data sets of the CoOp family: specs as published, reading, sampling and halves of each, what is special about
+some.
 
-`FAMILY` is every data set of the package with a folder below the data root, those that draw themselves excepted. So a new one is covered by
-existing; one with a layout of its own needs a writer in `data_trees.OWN_LAYOUTS`.
+`FAMILY` is every data set of the package with a folder below the data root, those that draw themselves excepted. So a
+new one is covered by existing; one with a layout of its own needs a writer in `data_trees.OWN_LAYOUTS`.
 """
 
 import math
@@ -28,7 +29,9 @@ from clusterprompt.registration import own_datasets
 YAMLS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 FAMILY = [cls for cls in own_datasets() if cls.folder != "." and not issubclass(cls, DrawnDataset)]
 every_one = pytest.mark.parametrize("cls", FAMILY, ids=lambda cls: cls.__name__)
-with_training = pytest.mark.parametrize("cls", [cls for cls in FAMILY if not cls.test_only], ids=lambda cls: cls.__name__)
+with_training = pytest.mark.parametrize(
+    "cls", [cls for cls in FAMILY if not cls.test_only], ids=lambda cls: cls.__name__
+)
 
 # registry name: (yaml, folder, images, split file, template, classes, (train, val, test), test images of (base, new))
 PUBLISHED = {
@@ -76,7 +79,10 @@ def tree(tmp_path_factory):
 
 
 def rows(items, dataset):
-    return [[os.path.relpath(item.impath, dataset.image_dir).replace(os.sep, "/"), item.label, item.classname] for item in items or []]
+    return [
+        [os.path.relpath(item.impath, dataset.image_dir).replace(os.sep, "/"), item.label, item.classname]
+        for item in items or []
+    ]
 
 
 def coop_sample(items, shots):
@@ -100,7 +106,13 @@ def test_specs_are_coops(name):
     """Catches: a misspelt folder, file, template or number; the user's data would not be found, or give other results."""
     (cls,) = [cls for cls in FAMILY if cls.__name__ == name]
     _, folder, images, split_file, template, n_classes, counts, halves = PUBLISHED[name]
-    assert (cls.folder, cls.images, cls.split_file, cls.template, cls.n_classes) == (folder, images, split_file, template, n_classes)
+    assert (cls.folder, cls.images, cls.split_file, cls.template, cls.n_classes) == (
+        folder,
+        images,
+        split_file,
+        template,
+        n_classes,
+    )
     assert cls.counts == {part: count for part, count in zip(("train", "val", "test"), counts) if count}
     assert cls.test_only == (halves is None) and (halves is None or sum(halves) == counts[2])
     assert cls.homepage and (cls.lists_url or cls is FGVCAircraft)  # whose lists come with its images
@@ -109,22 +121,32 @@ def test_specs_are_coops(name):
 @pytest.mark.parametrize("cls", own_datasets(), ids=lambda cls: cls.__name__)
 def test_every_set_has_its_yaml_and_says_what_it_is(cls):
     """Catches: a data set that no script can name; a spec without template, or whose numbers contradict each other."""
-    named = [path.stem for path in YAMLS.glob("*.yaml") if yaml.safe_load(path.read_text()) == {"DATASET": {"NAME": cls.__name__}}]
+    named = [
+        path.stem
+        for path in YAMLS.glob("*.yaml")
+        if yaml.safe_load(path.read_text()) == {"DATASET": {"NAME": cls.__name__}}
+    ]
     assert len(named) == 1
     assert PUBLISHED.get(cls.__name__, named)[0] == named[0]
     assert cls.template.count("{}") == 1 and cls.__doc__
-    assert not cls.counts or (cls.n_classes > 1 and set(cls.counts) - {"val"} == ({"test"} if cls.test_only else {"train", "test"}))
+    assert not cls.counts or (
+        cls.n_classes > 1 and set(cls.counts) - {"val"} == ({"test"} if cls.test_only else {"train", "test"})
+    )
 
 
 @every_one
 def test_reads_the_documented_layout(cls, tree, cfg_for, caplog):
-    """Catches: images of another folder, other labels or names, a lost part; and silence about a set that is not the whole one."""
+    """Catches: images of another folder, other labels or names, a lost part; and silence about a set that is not the
+    whole one.
+    """
     root, expected = tree(cls)
     dataset = cls(cfg_for(root))
     assert rows(dataset.test, dataset) == expected["test"]
     assert rows(dataset.train_x, dataset) == expected["test" if cls.test_only else "train"]
     assert rows(dataset.val, dataset) == ([] if cls.test_only else expected.get("val", expected["test"]))
-    assert dataset.classnames == [name for _, name in sorted({label: name for _, label, name in expected["test"]}.items())]
+    assert dataset.classnames == [
+        name for _, name in sorted({label: name for _, label, name in expected["test"]}.items())
+    ]
     assert all(type(item) is Datum for item in dataset.train_x + dataset.test)
     assert not cls.counts or f"{len(expected['test'])} test images instead of {cls.counts['test']}" in caplog.text
 
@@ -137,7 +159,9 @@ def test_fewshot_samples_are_coops(cls, tree, cfg_for):
         dataset = cls(cfg_for(root, shots=shots, seed=seed))
         random.seed(seed)
         assert rows(dataset.train_x, dataset) == coop_sample(expected["train"], shots)
-        assert rows(dataset.val, dataset) == (coop_sample(expected["val"], shots) if "val" in expected else expected["test"])
+        assert rows(dataset.val, dataset) == (
+            coop_sample(expected["val"], shots) if "val" in expected else expected["test"]
+        )
         assert rows(dataset.test, dataset) == expected["test"]
 
 
@@ -168,7 +192,11 @@ def test_what_is_missing_is_named(cls, cfg_for, tmp_path):
     """Catches: somebody else's traceback, or a made-up split, where a file or folder is missing."""
     expected = data_trees.write(cls, tmp_path)
     folder = tmp_path / cls.folder
-    pieces = [folder / name for name in data_trees.essential_files(cls)] + [folder / cls.images] * (cls.images != ".") + [folder]
+    pieces = (
+        [folder / name for name in data_trees.essential_files(cls)]
+        + [folder / cls.images] * (cls.images != ".")
+        + [folder]
+    )
     if cls.split_file or cls is FGVCAircraft:  # elsewhere nothing says which images there should be, but how many
         pieces.append(folder / cls.images / expected["test"][0][0])
     for piece in pieces:
@@ -190,7 +218,9 @@ def own_imagenet(tmp_path):
 
 
 def test_imagenet_validates_on_its_test_images(own_imagenet, cfg_for):
-    """Catches: a validation set of few shots, or none, where CoOp has the test images; two classes of one name taken for one."""
+    """Catches: a validation set of few shots, or none, where CoOp has the test images; two classes of one name taken
+    for one.
+    """
     dataset = ImageNet(cfg_for(own_imagenet, shots=2, subsample="new"))
     assert [item.impath for item in dataset.val] == [item.impath for item in dataset.test]
     assert dataset.num_classes == 6 and ImageNet(cfg_for(own_imagenet)).classnames.count("sunglasses") == 2
@@ -254,7 +284,9 @@ def test_imagenet_takes_coops_sample(own_imagenet, cfg_for, caplog, val):
     cache.write_bytes(pickle.dumps({"train": chosen, **val}))
     with caplog.at_level("INFO"):
         dataset = ImageNet(cfg_for(own_imagenet, shots=1))
-    assert [item.impath for item in dataset.train_x] == [item.impath.replace("/old/disk", str(own_imagenet)) for item in chosen]
+    assert [item.impath for item in dataset.train_x] == [
+        item.impath.replace("/old/disk", str(own_imagenet)) for item in chosen
+    ]
     assert len(dataset.val) == len(dataset.test) == 24 and "DIFFERS from what seed 1 draws" in caplog.text
 
 
@@ -266,12 +298,16 @@ def test_imagenet_val_not_sorted_into_folders(own_imagenet, cfg_for):
     for path in val.iterdir():
         if path.is_dir():
             path.rmdir()
-    with pytest.raises(FileNotFoundError, match=r"images/val has no sub-folders; its images should be sorted.*DATASETS\.md"):
+    with pytest.raises(
+        FileNotFoundError, match=r"images/val has no sub-folders; its images should be sorted.*DATASETS\.md"
+    ):
         ImageNet(cfg_for(own_imagenet))
 
 
 def test_imagenet_folders_that_do_not_fit(own_imagenet, cfg_for):
-    """Catches: labels shifted by a class that one half lacks; a folder without a name; a line of classnames.txt without one."""
+    """Catches: labels shifted by a class that one half lacks; a folder without a name; a line of classnames.txt without
+    one.
+    """
     images, wnid = own_imagenet / "imagenet" / "images", data_trees.WNIDS[-1]
     (images / "val" / wnid).rename(own_imagenet / "away")
     with pytest.raises(ValueError, match="train has 12 class folders and val 11"):
@@ -320,7 +356,10 @@ def test_the_list_of_canonical_samples():
     assert set(canonical.known()) == {name for name, spec in PUBLISHED.items() if spec[7]} - {"ImageNet"}
     for of_a_set in canonical.known().values():
         assert set(of_a_set) == samples
-        assert all(len(pair) == 2 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in pair) for pair in of_a_set.values())
+        assert all(
+            len(pair) == 2 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in pair)
+            for pair in of_a_set.values()
+        )
         assert len({pair[0] for pair in of_a_set.values()}) == 15
 
 
@@ -329,7 +368,11 @@ def test_canonical_samples_are_named(tree, cfg_for, caplog, monkeypatch):
     (cls,) = [cls for cls in FAMILY if cls.__name__ == "OxfordPets"]
     root = tree(cls)[0]
     digests = cls(cfg_for(root, shots=2)).fewshot_digests
-    samples = {"shot_2-seed_1": [digests["train"], digests["val"]], "shot_1-seed_1": ["0", "0"], "shot_2-seed_2": ["0", "0"]}
+    samples = {
+        "shot_2-seed_1": [digests["train"], digests["val"]],
+        "shot_1-seed_1": ["0", "0"],
+        "shot_2-seed_2": ["0", "0"],
+    }
     monkeypatch.setattr(canonical, "known", lambda: {"OxfordPets": samples})
     for shots, seed, words in (
         (2, 1, "(the canonical CoOp sample of seed 1, 2 shots)"),
@@ -342,7 +385,9 @@ def test_canonical_samples_are_named(tree, cfg_for, caplog, monkeypatch):
             dataset = cls(cfg_for(root, shots=shots, seed=seed))
         (line,) = [line for line in caplog.messages if "digest" in line]
         assert line.endswith(f"{dataset.fewshot_digest} {words}" if words else dataset.fewshot_digest)
-    assert canonical.verdict("OxfordPets", 2, 2, {**digests, "val": "0"}).endswith("of seed 1, 2 shots, with other validation images")
+    assert canonical.verdict("OxfordPets", 2, 2, {**digests, "val": "0"}).endswith(
+        "of seed 1, 2 shots, with other validation images"
+    )
     assert canonical.verdict("Birds", 2, 1, digests) == ""
 
 
@@ -350,7 +395,9 @@ def test_canonical_samples_are_named(tree, cfg_for, caplog, monkeypatch):
 
 REAL = Path(os.environ.get("CLUSTERPROMPT_TEST_DATA", "/nowhere"))
 LISTED = [cls for cls in FAMILY if cls.__name__ in canonical.known()]
-AT_HAND = [cls for cls in LISTED if all((REAL / cls.folder / name).is_file() for name in data_trees.essential_files(cls))]
+AT_HAND = [
+    cls for cls in LISTED if all((REAL / cls.folder / name).is_file() for name in data_trees.essential_files(cls))
+]
 
 
 @pytest.mark.skipif(not AT_HAND, reason="CLUSTERPROMPT_TEST_DATA names no root with a published split file")
@@ -361,7 +408,9 @@ def test_published_splits(cls, cfg_for, tmp_path, monkeypatch, caplog):
     for name in data_trees.essential_files(cls):
         (tmp_path / cls.folder / name).symlink_to(REAL / cls.folder / name)
     isfile = os.path.isfile
-    monkeypatch.setattr(os.path, "isfile", lambda path: str(path).lower().endswith((".jpg", ".jpeg", ".png")) or isfile(path))
+    monkeypatch.setattr(
+        os.path, "isfile", lambda path: str(path).lower().endswith((".jpg", ".jpeg", ".png")) or isfile(path)
+    )
 
     full = cls(cfg_for(tmp_path))
     assert "instead of" not in caplog.text  # so the counts are the published ones
@@ -376,14 +425,25 @@ def test_published_splits(cls, cfg_for, tmp_path, monkeypatch, caplog):
     for shots in (1, 2, 4, 8, 16):
         for seed in (1, 2, 3):
             digests = cls(cfg_for(tmp_path, shots=shots, seed=seed)).fewshot_digests
-            assert [digests["train"], digests["val"]] == canonical.known()[cls.__name__][f"shot_{shots}-seed_{seed}"], (shots, seed)
+            assert [digests["train"], digests["val"]] == canonical.known()[cls.__name__][f"shot_{shots}-seed_{seed}"], (
+                shots,
+                seed,
+            )
 
 
-@pytest.mark.skipif(not (REAL / "imagenet" / "classnames.txt").is_file(), reason="CLUSTERPROMPT_TEST_DATA has no imagenet/classnames.txt")
+@pytest.mark.skipif(
+    not (REAL / "imagenet" / "classnames.txt").is_file(),
+    reason="CLUSTERPROMPT_TEST_DATA has no imagenet/classnames.txt",
+)
 def test_published_classnames_of_imagenet():
     """Catches: names of several words cut short; the two pairs of classes that share a name counted as one."""
     reader = ImageNet.__new__(ImageNet)
     reader.dataset_dir = str(REAL / "imagenet")
     names = list(reader.classnames_by_folder().values())
-    assert len(names) == 1000 and {name for name, count in Counter(names).items() if count > 1} == {"missile", "sunglasses"}
-    assert [names[label] for label in (0, 2, 657, 744, 836, 837)] == ["tench", "great white shark"] + ["missile"] * 2 + ["sunglasses"] * 2
+    assert len(names) == 1000 and {name for name, count in Counter(names).items() if count > 1} == {
+        "missile",
+        "sunglasses",
+    }
+    assert [names[label] for label in (0, 2, 657, 744, 836, 837)] == ["tench", "great white shark"] + [
+        "missile"
+    ] * 2 + ["sunglasses"] * 2

@@ -1,4 +1,6 @@
-"""A user's own images: folders and tables, the split that is made once, what is wrong with them, names and descriptions of classes."""
+"""A user's own images: folders and tables, the split that is made once, what is wrong with them, names and descriptions
+of classes.
+"""
 
 import csv
 import errno
@@ -79,10 +81,21 @@ def read(path):
 
 
 def test_odd_names_and_formats(tmp_path, load, caplog):
-    """Catches: a suffix, a colour mode, a blank or an umlaut that is not taken; a damaged image taken, or left out without its name."""
+    """Catches: a suffix, a colour mode, a blank or an umlaut that is not taken; a damaged image taken, or left out
+    without its name.
+    """
     root = write_birds(tmp_path / "Vögel 2024", images=4)
     odd = root / decomposed(GROWN) if (root / decomposed(GROWN)).is_dir() else root / GROWN
-    modes = {"a.png": "L", "b.PNG": "RGBA", "c.webp": "RGB", "d.JPG": "CMYK", "e.gif": "P", "f.bmp": "1", "g.TIF": "I;16", "im Nest/h.jpeg": "RGB"}
+    modes = {
+        "a.png": "L",
+        "b.PNG": "RGBA",
+        "c.webp": "RGB",
+        "d.JPG": "CMYK",
+        "e.gif": "P",
+        "f.bmp": "1",
+        "g.TIF": "I;16",
+        "im Nest/h.jpeg": "RGB",
+    }
     for name, mode in modes.items():
         if mode == "I;16":
             (odd / "im Nest").mkdir(parents=True, exist_ok=True)
@@ -143,7 +156,9 @@ def test_decomposed_umlauts(tmp_path, load):
 
 
 def test_split_is_the_same_everywhere_and_written_once(birds, tmp_path, load, caplog):
-    """Catches: a split that depends on place, seed, order on disk or other classes; an own seed that moves it; a split made twice."""
+    """Catches: a split that depends on place, seed, order on disk or other classes; an own seed that moves it; a split
+    made twice.
+    """
     with caplog.at_level("INFO"):
         first = load(birds)
     assert "this split was written to" in caplog.text and SPLIT in caplog.text
@@ -157,13 +172,17 @@ def test_split_is_the_same_everywhere_and_written_once(birds, tmp_path, load, ca
     moved = load(other, seed=3)
     for part in ("train_x", "val", "test"):
         assert names(getattr(first, part), birds) == names(getattr(again, part), birds)
-        assert names(getattr(first, part), birds) == {name for name in names(getattr(moved, part), other) if not name.startswith("Amsel")}
+        assert names(getattr(first, part), birds) == {
+            name for name in names(getattr(moved, part), other) if not name.startswith("Amsel")
+        }
     parts = [names(part, birds) for part in (first.train_x, first.val, first.test)]
     assert len(set.union(*parts)) == 30
     assert not [name for name in os.listdir(birds) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("images, expected", [(3, [1, 1, 1]), (4, [2, 1, 1]), (5, [2, 1, 2]), (7, [4, 1, 2]), (20, [10, 4, 6])])
+@pytest.mark.parametrize(
+    "images, expected", [(3, [1, 1, 1]), (4, [2, 1, 1]), (5, [2, 1, 2]), (7, [4, 1, 2]), (20, [10, 4, 6])]
+)
 def test_small_classes(tmp_path, load, images, expected):
     """Catches: a class without training or test image after rounding."""
     assert sizes(load(write_birds(tmp_path, ["Amsel", "Drossel"], images))) == [2 * size for size in expected]
@@ -179,7 +198,9 @@ def test_too_few_images(tmp_path, load):
 
 
 def test_base_and_new_and_shots(birds, load):
-    """Catches: halves or few-shot samples that own images do not have; a shortage that does not say which number would do."""
+    """Catches: halves or few-shot samples that own images do not have; a shortage that does not say which number would
+    do.
+    """
     base, new = (load(birds, shots=2, subsample=half) for half in ("base", "new"))
     assert base.classnames + new.classnames == sorted(CLASSES)
     assert [sizes(base), sizes(new)] == [[4, 4, 6], [2, 2, 3]]
@@ -188,7 +209,9 @@ def test_base_and_new_and_shots(birds, load):
 
 
 def test_changed_folder(birds, load):
-    """Catches: a silent new split, images that are silently not used, a message that does not name them or says no way out."""
+    """Catches: a silent new split, images that are silently not used, a message that does not name them or says no way
+    out.
+    """
     load(birds)
     before = (birds / SPLIT).read_bytes()
     picture(birds / GROWN / "late.jpg")
@@ -197,7 +220,13 @@ def test_changed_folder(birds, load):
     gone.unlink()
     with pytest.raises(ValueError, match="new images: 2") as said:
         load(birds)
-    for words in (f"{GROWN}/late.jpg", "Amsel/photo 1.jpg", f"missing images: 1 ({BLUEBIRD}/photo 3.jpg)", SPLIT, "delete the file"):
+    for words in (
+        f"{GROWN}/late.jpg",
+        "Amsel/photo 1.jpg",
+        f"missing images: 1 ({BLUEBIRD}/photo 3.jpg)",
+        SPLIT,
+        "delete the file",
+    ):
         assert words in str(said.value)
     assert (birds / SPLIT).read_bytes() == before
     (birds / SPLIT).unlink()
@@ -207,7 +236,9 @@ def test_changed_folder(birds, load):
 
 
 def test_folder_that_cannot_be_written(birds, load, monkeypatch, tmp_path, caplog):
-    """Catches: data on a read-only disk that cannot be used, or are split anew by every run; another disk error taken for that."""
+    """Catches: data on a read-only disk that cannot be used, or are split anew by every run; another disk error taken
+    for that.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     original = own_images.write_atomically
 
@@ -225,7 +256,9 @@ def test_folder_that_cannot_be_written(birds, load, monkeypatch, tmp_path, caplo
     before = written.stat().st_mtime_ns
     assert names(load(birds).test, birds) == names(first.test, birds) and written.stat().st_mtime_ns == before
     written.unlink()
-    monkeypatch.setattr(own_images, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    monkeypatch.setattr(
+        own_images, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+    )
     with pytest.raises(OSError, match="No space"):
         load(birds)
 
@@ -274,6 +307,7 @@ def test_given_parts(tmp_path, load, val):
 
 def broken_folders(root):
     """Folders that cannot be used: (what to write, what is said)."""
+
     def parts(*names):
         return lambda: [write_birds(root / name, ["Amsel", "Drossel"], 1) for name in names]
 
@@ -323,7 +357,9 @@ def test_a_class_may_be_called_train(tmp_path, load):
 
 
 def test_classes_file(birds, load):
-    """Catches: names, their order, comments or blank lines not understood; a change after the split that goes unnoticed."""
+    """Catches: names, their order, comments or blank lines not understood; a change after the split that goes
+    unnoticed.
+    """
     text = f"\ufeff# my birds\n\n{FRENCH} = great spotted woodpecker\n  {GROWN}  \n"
     (birds / "classes.txt").write_text(text, encoding="utf-8")
     first = load(birds)
@@ -336,12 +372,15 @@ def test_classes_file(birds, load):
     assert names(plain.train_x, birds) == names(first.train_x, birds)  # other names, the same images
 
 
-@pytest.mark.parametrize("line, message", [
-    ("Grünspech = x", "line 2: there is no class 'Grünspech'. Did you mean 'Grünspecht'"),
-    (f"{BLUEBIRD} = y", "line 2: 'blaue Meise' has a line already"),
-    (f"{GROWN} = ", "gets no name"),
-    (f"{GROWN} = Blue_tit", "same name for CLIP: 'blaue Meise' and 'Grünspecht'"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("Grünspech = x", "line 2: there is no class 'Grünspech'. Did you mean 'Grünspecht'"),
+        (f"{BLUEBIRD} = y", "line 2: 'blaue Meise' has a line already"),
+        (f"{GROWN} = ", "gets no name"),
+        (f"{GROWN} = Blue_tit", "same name for CLIP: 'blaue Meise' and 'Grünspecht'"),
+    ],
+)
 def test_bad_classes_file(birds, load, line, message):
     """Catches: a line without effect, or two classes that no text tells apart."""
     (birds / "classes.txt").write_text(f"{BLUEBIRD} = blue tit\n{line}\n", encoding="utf-8")
@@ -352,14 +391,17 @@ def test_bad_classes_file(birds, load, line, message):
 # ------------------------------------------------------------------ descriptions
 
 
-@pytest.mark.parametrize("change, message", [
-    ({}, None),
-    ({"blaue Meise": None}, "no description for 1 of 3 classes: 'blaue Meise' .closest: blau Meise"),
-    ({"Amsel": ["black."]}, "describes 1 that are no class of the data: 'Amsel'"),
-    ({GROWN: []}, f"{GROWN}' .an empty list"),
-    ({GROWN: "green."}, f"{GROWN}' .not a list but a str"),
-    ({GROWN: ["green.", 3]}, f"{GROWN}' .not all of it sentences"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({}, None),
+        ({"blaue Meise": None}, "no description for 1 of 3 classes: 'blaue Meise' .closest: blau Meise"),
+        ({"Amsel": ["black."]}, "describes 1 that are no class of the data: 'Amsel'"),
+        ({GROWN: []}, f"{GROWN}' .an empty list"),
+        ({GROWN: "green."}, f"{GROWN}' .not a list but a str"),
+        ({GROWN: ["green.", 3]}, f"{GROWN}' .not all of it sentences"),
+    ],
+)
 def test_descriptions(birds, load, tmp_path, change, message):
     """Catches: a misspelt class found hours later, or by a traceback; names in another Unicode form not found."""
     table = {BLUEBIRD: ["blue."], decomposed(GROWN): ["green."], FRENCH: ["black and white."], **change}
@@ -388,7 +430,9 @@ def listed(birds):
     return [[path.relative_to(birds).as_posix(), path.parent.name] for path in sorted(birds.glob("*/*.jpg"))]
 
 
-@pytest.mark.parametrize("form", [{}, {"encoding": "utf-8-sig", "delimiter": ";"}, {"delimiter": "\t", "header": (" Path", "LABEL ")}])
+@pytest.mark.parametrize(
+    "form", [{}, {"encoding": "utf-8-sig", "delimiter": ";"}, {"delimiter": "\t", "header": (" Path", "LABEL ")}]
+)
 def test_table(birds, load, form):
     """Catches: a spreadsheet's file that is not understood; another split than that of the same folders."""
     table = write_table(birds, listed(birds), **form)
@@ -399,7 +443,9 @@ def test_table(birds, load, form):
 
 
 def test_table_with_split(birds, load, tmp_path):
-    """Catches: the user's split not kept; paths of Windows, of elsewhere, or in another Unicode form not found; a changed table unnoticed."""
+    """Catches: the user's split not kept; paths of Windows, of elsewhere, or in another Unicode form not found; a
+    changed table unnoticed.
+    """
     rows = [[path, label, ("train", "Training", "val", "TEST")[i % 4]] for i, (path, label) in enumerate(listed(birds))]
     rows[0][0] = str(birds / rows[0][0])
     rows[1][0] = decomposed(rows[1][0]).replace("/", "\\")
@@ -421,22 +467,28 @@ def test_table_with_split(birds, load, tmp_path):
         load(table)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "columns path, label"),
-    ("file,label\na.jpg,x\n", "lacks path: 'file,label'"),
-    ("path,label,Label\na.jpg,x,3\n", "the column label more than once"),
-    ("path,label\n", "lists no image"),
-    ("path,label\nA/photo 0.jpg,A\nA/photo 1.jpg,A\nA/photo 2.jpg,A\n", "only one class in .*, 'A'"),
-    ("path,label\nA/photo 0.jpg,A\nA/none.jpg,A\n", r"1 of 2 images do not exist: A/none.jpg \(line 3\)"),
-    ("path,label\nA/photo 0.jpg,A\nB/photo 0.jpg,B\nA/../A/photo 0.jpg,B\n", "line 4: .* stands in line 2 already"),
-    ("path,label\nA/photo 0.jpg,\n", "line 2: no label"),
-    ("path,label\nA/photo 0.jpg,tit, blue\n", "line 2: more fields than columns"),
-    ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,trial\n", "line 3: the split is 'trial'"),
-    ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,\n", "line 3: the split is ''"),
-    ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,train\n", "No image to test on"),
-    ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,test\n", r"'B' \(1\); every class needs an image to train on"),
-    ("path,label\nA/photo 0.jpg,Grün\n".encode("latin-1"), "not UTF-8"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "columns path, label"),
+        ("file,label\na.jpg,x\n", "lacks path: 'file,label'"),
+        ("path,label,Label\na.jpg,x,3\n", "the column label more than once"),
+        ("path,label\n", "lists no image"),
+        ("path,label\nA/photo 0.jpg,A\nA/photo 1.jpg,A\nA/photo 2.jpg,A\n", "only one class in .*, 'A'"),
+        ("path,label\nA/photo 0.jpg,A\nA/none.jpg,A\n", r"1 of 2 images do not exist: A/none.jpg \(line 3\)"),
+        ("path,label\nA/photo 0.jpg,A\nB/photo 0.jpg,B\nA/../A/photo 0.jpg,B\n", "line 4: .* stands in line 2 already"),
+        ("path,label\nA/photo 0.jpg,\n", "line 2: no label"),
+        ("path,label\nA/photo 0.jpg,tit, blue\n", "line 2: more fields than columns"),
+        ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,trial\n", "line 3: the split is 'trial'"),
+        ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,\n", "line 3: the split is ''"),
+        ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,train\n", "No image to test on"),
+        (
+            "path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,test\n",
+            r"'B' \(1\); every class needs an image to train on",
+        ),
+        ("path,label\nA/photo 0.jpg,Grün\n".encode("latin-1"), "not UTF-8"),
+    ],
+)
 def test_bad_table(tmp_path, load, text, message):
     """Catches: an error without file, line or name; a row without effect."""
     write_birds(tmp_path, ["A", "B"], 3)
@@ -469,16 +521,23 @@ def base2new(monkeypatch, clip_file, tmp_path):
 
 
 def write_yaml(path, **settings):
-    path.write_text("DATASET:\n" + "".join(f"  {key}: {json.dumps(str(value))}\n" for key, value in settings.items()), encoding="utf-8")
+    path.write_text(
+        "DATASET:\n" + "".join(f"  {key}: {json.dumps(str(value))}\n" for key, value in settings.items()),
+        encoding="utf-8",
+    )
     return path
 
 
 def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
-    """Catches: a yaml outside of the checkout, its root, its template or its descriptions without effect; another folder's results passed off."""
+    """Catches: a yaml outside of the checkout, its root, its template or its descriptions without effect; another
+    folder's results passed off.
+    """
     monkeypatch.setenv("BACKBONE", "tiny")
     (tmp_path / "d.json").write_text(json.dumps({name: [f"{name}, a bird."] for name in CLASSES}), encoding="utf-8")
     template = "a photo of a {}, a type of bird."
-    own = write_yaml(tmp_path / "mybirds.yaml", NAME="ImageFolder", ROOT=birds, TEMPLATE=template, DESCRIPTIONS=tmp_path / "d.json")
+    own = write_yaml(
+        tmp_path / "mybirds.yaml", NAME="ImageFolder", ROOT=birds, TEMPLATE=template, DESCRIPTIONS=tmp_path / "d.json"
+    )
     words = ["--trainer", "TAC", "--dataset", str(own), "--seed", "1", "DATALOADER.NUM_WORKERS", "0"]
     scores = base2new.main(words)
     assert set(scores) == {"base", "new", "hm"}
@@ -497,20 +556,45 @@ def test_root_of_a_yaml(tmp_path, monkeypatch):
     train = importlib.import_module("clusterprompt.running.train")
     monkeypatch.setenv("DATA", "/from/environment")
     yaml = write_yaml(tmp_path / "mine.yaml", NAME="ImageFolder", ROOT="/from/yaml")
-    words = ["--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/basetonovel.yaml", "--dataset-config-file", str(yaml)]
+    words = [
+        "--trainer",
+        "CoOp",
+        "--config-file",
+        "configs/trainers/CoOp/basetonovel.yaml",
+        "--dataset-config-file",
+        str(yaml),
+    ]
     assert train.make_cfg(train.parse(words)).DATASET.ROOT == "/from/yaml"
     assert train.make_cfg(train.parse([*words, "--root", "/from/option"])).DATASET.ROOT == "/from/option"
     write_yaml(yaml, NAME="ImageFolder")
     assert train.make_cfg(train.parse(words)).DATASET.ROOT == "/from/environment"
 
 
-@pytest.mark.parametrize("template, works", [("a {} bird.", True), ("a bird.", False), ("a {name}.", False), ("{} or {}", False)])
+@pytest.mark.parametrize(
+    "template, works", [("a {} bird.", True), ("a bird.", False), ("a {name}.", False), ("{} or {}", False)]
+)
 def test_template(birds, base2new, capsys, template, works, tmp_path):
     """Catches: a template of the config without effect, or one that fails deep inside."""
     train = base2new.load_train()
-    words = ["--trainer", "ZeroshotCLIP", "--config-file", "configs/trainers/ZeroshotCLIP/basetonovel.yaml", "--root", str(birds), "--eval-only",
-             "--dataset-config-file", "configs/datasets/image_folder.yaml", "--backbone", os.environ["BACKBONE"], "--output-dir",
-             str(tmp_path / "zs"), "DATASET.TEMPLATE", template, "DATALOADER.NUM_WORKERS", "0"]
+    words = [
+        "--trainer",
+        "ZeroshotCLIP",
+        "--config-file",
+        "configs/trainers/ZeroshotCLIP/basetonovel.yaml",
+        "--root",
+        str(birds),
+        "--eval-only",
+        "--dataset-config-file",
+        "configs/datasets/image_folder.yaml",
+        "--backbone",
+        os.environ["BACKBONE"],
+        "--output-dir",
+        str(tmp_path / "zs"),
+        "DATASET.TEMPLATE",
+        template,
+        "DATALOADER.NUM_WORKERS",
+        "0",
+    ]
     if works:
         assert train.main(words).template == template
     else:
@@ -522,9 +606,23 @@ def test_template(birds, base2new, capsys, template, works, tmp_path):
 def test_an_image_that_breaks_later(birds, base2new, capsys):
     """Catches: a file that was fine when the split was made, broke since, and is not named."""
     train = base2new.load_train()
-    words = ["--trainer", "ZeroshotCLIP", "--config-file", "configs/trainers/ZeroshotCLIP/basetonovel.yaml", "--root", str(birds), "--eval-only",
-             "--dataset-config-file", "configs/datasets/image_folder.yaml", "--backbone", os.environ["BACKBONE"], "--output-dir", str(birds.parent / "o"),
-             "DATALOADER.NUM_WORKERS", "0"]
+    words = [
+        "--trainer",
+        "ZeroshotCLIP",
+        "--config-file",
+        "configs/trainers/ZeroshotCLIP/basetonovel.yaml",
+        "--root",
+        str(birds),
+        "--eval-only",
+        "--dataset-config-file",
+        "configs/datasets/image_folder.yaml",
+        "--backbone",
+        os.environ["BACKBONE"],
+        "--output-dir",
+        str(birds.parent / "o"),
+        "DATALOADER.NUM_WORKERS",
+        "0",
+    ]
     train.main([*words, "--no-train"])
     for path in (birds / GROWN).iterdir():
         path.write_bytes(path.read_bytes()[:300])

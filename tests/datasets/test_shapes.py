@@ -1,4 +1,5 @@
 """The embedded world: what is drawn, and how it gets to disk."""
+
 import json
 import multiprocessing
 from collections import Counter
@@ -22,12 +23,15 @@ class FewShapes(shapes.Shapes):
 def config(root, **changes):
     """What a data set reads of a config."""
     values = dict(ROOT=str(root), NUM_SHOTS=2, SUBSAMPLE_CLASSES="base")
-    dataset = SimpleNamespace(**{**values, **changes}, get=lambda key, default=None: {**values, **changes}.get(key, default))
+    dataset = SimpleNamespace(
+        **{**values, **changes}, get=lambda key, default=None: {**values, **changes}.get(key, default)
+    )
     return SimpleNamespace(DATASET=dataset, SEED=1, VERBOSE=False)
 
 
 def test_drawing_is_fixed_by_dataset_split_and_index():
     """A picture must be the same in every process and differ between sets, splits and indices."""
+
     def pixels(*place):
         return np.asarray(draw(Figure("star", "red", "striped"), shapes.STYLE, rng_for(*place)))
 
@@ -55,17 +59,28 @@ def test_unknown_texture():
 
 
 def test_classes_are_spread_over_both_halves():
-    """Base and new must both hold every colour, shape and texture: otherwise new classes would test words, not combinations."""
+    """Base and new must both hold every colour, shape and texture: otherwise new classes would test words, not
+    combinations.
+    """
     assert len(set(shapes.CLASSES)) == 40
     for half in (shapes.BASE, shapes.NEW):
         textures, colours, figures = (Counter(name.split()[part] for name in half) for part in range(3))
-        assert set(textures) == set(drawing.TEXTURES) and set(colours) == set(drawing.COLOURS) and set(figures) == set(drawing.SHAPES)
+        assert (
+            set(textures) == set(drawing.TEXTURES)
+            and set(colours) == set(drawing.COLOURS)
+            and set(figures) == set(drawing.SHAPES)
+        )
 
 
 def test_written_on_first_use_and_read_again(tmp_path):
     """The first use writes; the second must read the very same files; sizes and halves are as documented."""
     base = FewShapes(config(tmp_path))
-    assert len(base.train_x) == 40 and len(base.val) == 40 and len(base.test) == 40 and base.classnames == list(shapes.BASE)
+    assert (
+        len(base.train_x) == 40
+        and len(base.val) == 40
+        and len(base.test) == 40
+        and base.classnames == list(shapes.BASE)
+    )
     stamp = (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns
     new = FewShapes(config(tmp_path, SUBSAMPLE_CLASSES="new"))
     assert new.classnames == list(shapes.NEW)
@@ -97,7 +112,7 @@ def test_two_runs_at_once(tmp_path):
 
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     """A half-written set must not be taken for a whole one."""
-    calls = iter(range(10 ** 6))
+    calls = iter(range(10**6))
 
     def fail_later(*args):
         if next(calls) > 20:
@@ -119,7 +134,9 @@ def test_folder_in_the_way(tmp_path):
     assert (tmp_path / "few_shapes" / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize("cls", [shapes.ShapesOutline, shapes.ShapesNoise, shapes.ShapesBackground, shapes.ShapesLowRes])
+@pytest.mark.parametrize(
+    "cls", [shapes.ShapesOutline, shapes.ShapesNoise, shapes.ShapesBackground, shapes.ShapesLowRes]
+)
 def test_shifted_copies(cls, tmp_path, monkeypatch):
     """The classes of `Shapes` in another look, test images only."""
     monkeypatch.setattr(cls, "sizes", {"test": 1})
@@ -129,7 +146,9 @@ def test_shifted_copies(cls, tmp_path, monkeypatch):
     assert set(json.loads((tmp_path / cls.folder / cls.split_file).read_text())) == {"test"}
 
 
-@pytest.mark.parametrize("cls, count", [(shapes.ShapesTextures, 4), (shapes.ShapesColours, 10), (shapes.ShapesCounts, 5)])
+@pytest.mark.parametrize(
+    "cls, count", [(shapes.ShapesTextures, 4), (shapes.ShapesColours, 10), (shapes.ShapesCounts, 5)]
+)
 def test_cross_targets(cls, count, tmp_path, monkeypatch):
     """Classes that read differently from those of `Shapes`."""
     monkeypatch.setattr(cls, "sizes", {"train": 1, "val": 1, "test": 1})

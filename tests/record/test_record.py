@@ -1,4 +1,5 @@
 """What a run leaves behind: result.json's history and origin, predictions.csv, Weights & Biases."""
+
 import csv
 import json
 import os
@@ -27,7 +28,9 @@ def rows_of(folder):
 
 
 def test_history(build, tmp_path):
-    """Catches: an epoch lost or counted wrongly, the last batch's numbers in place of the means, the next epoch's learning rate."""
+    """Catches: an epoch lost or counted wrongly, the last batch's numbers in place of the means, the next epoch's
+    learning rate.
+    """
     trainer, summaries = build("KgCoOp", output=tmp_path), []
     step = trainer.forward_backward
 
@@ -45,13 +48,21 @@ def test_history(build, tmp_path):
         mine = [summary for epoch, summary in summaries if epoch == entry["epoch"]]
         assert len(mine) == 4
         seen = {name: sum(summary[name] for summary in mine) / 4 for name in mine[0]}
-        assert seen == pytest.approx({"loss": entry["loss"], "acc": entry["accuracy"], **{f"loss_{k}": v for k, v in entry["losses"].items()}}, abs=1e-5)
-        assert entry["loss"] == pytest.approx(sum(entry["losses"].values()), abs=1e-5) and set(entry["losses"]) == {"ce", "text"}
+        assert seen == pytest.approx(
+            {"loss": entry["loss"], "acc": entry["accuracy"], **{f"loss_{k}": v for k, v in entry["losses"].items()}},
+            abs=1e-5,
+        )
+        assert entry["loss"] == pytest.approx(sum(entry["losses"].values()), abs=1e-5) and set(entry["losses"]) == {
+            "ce",
+            "text",
+        }
         assert entry["seconds"] >= 0
 
 
 def test_predictions(build, data, tmp_path):
-    """Catches: rows in another order than the images, a confidence that is none, labels of other classes, a file that validation overwrites."""
+    """Catches: rows in another order than the images, a confidence that is none, labels of other classes, a file that
+    validation overwrites.
+    """
     trainer = build("CoOp", "DATASET.SUBSAMPLE_CLASSES", "new", output=tmp_path)
     trainer.test("val")
     assert not (tmp_path / "predictions.csv").exists()
@@ -59,17 +70,23 @@ def test_predictions(build, data, tmp_path):
     rows, record = rows_of(tmp_path), result(tmp_path)
     assert list(rows[0]) == ["path", "label", "prediction", "confidence"] and len(rows) == record["n_test"] == 14
     assert [row["path"] for row in rows] == [item.impath.removeprefix(f"{data}/") for item in trainer.dm.dataset.test]
-    assert [record["classnames"][int(row["label"])] for row in rows] == [item.classname for item in trainer.dm.dataset.test]
+    assert [record["classnames"][int(row["label"])] for row in rows] == [
+        item.classname for item in trainer.dm.dataset.test
+    ]
     assert 100 * sum(row["label"] == row["prediction"] for row in rows) / 14 == pytest.approx(accuracy)
     with torch.no_grad():
         batch = next(iter(trainer.test_loader))
         best = trainer.classify(batch["img"]).softmax(dim=1).max(dim=1)
-    assert [int(row["prediction"]) for row in rows[:len(best.indices)]] == best.indices.tolist()
-    assert [float(row["confidence"]) for row in rows[:len(best.indices)]] == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert [int(row["prediction"]) for row in rows[: len(best.indices)]] == best.indices.tolist()
+    assert [float(row["confidence"]) for row in rows[: len(best.indices)]] == pytest.approx(
+        best.values.tolist(), abs=1e-5
+    )
 
 
 def test_trained_on(build, tmp_path):
-    """Catches: an evaluation that claims to be trained on what it was tested on; older runs, converted and foreign files that cannot be loaded."""
+    """Catches: an evaluation that claims to be trained on what it was tested on; older runs, converted and foreign
+    files that cannot be loaded.
+    """
     trainer = build("CoOp", "OPTIM.MAX_EPOCH", 1, output=tmp_path / "run")
     trainer.train()
     own = {"dataset": "Caltech101", "subsample": "base", "shots": 4, "seed": 1}
@@ -107,11 +124,14 @@ def test_nothing_trained(build, tmp_path):
     assert record["trained_on"] is None and record["history"] == [] and len(rows_of(tmp_path)) == 16
 
 
-# ------------------------------------------------------------------------------------------------- checkpoints of others
+# ------------------------------------------------------------------------------------------------- checkpoints of
+# others
 
 
 def test_another_methods_checkpoint(build, tmp_path):
-    """Catches: TCP's context taken for KgCoOp's, its meta-net dropped in silence; an error that does not say whose file it is."""
+    """Catches: TCP's context taken for KgCoOp's, its meta-net dropped in silence; an error that does not say whose file
+    it is.
+    """
     tcp, kgcoop = build("TCP", "TRAINER.COOP.N_CTX", 4, output=tmp_path), build("KgCoOp", "TRAINER.COOP.N_CTX", 4)
     tcp.save_model(0, str(tmp_path))
     with pytest.raises(ValueError, match=r"it also holds meta_net\.linear2.*it is of TCP, not of KgCoOp"):
@@ -123,18 +143,22 @@ def test_another_methods_checkpoint(build, tmp_path):
 
 
 def test_an_official_file_of_another_method(build, tmp_path):
-    """Catches: PromptSRC's file taken for IVLP's, whose learned entries have the same names; the copy of CLIP in it tells."""
+    """Catches: PromptSRC's file taken for IVLP's, whose learned entries have the same names; the copy of CLIP in it
+    tells.
+    """
     path = write_official(tmp_path, "promptsrc", start("promptsrc", build, "new")[0])
     with pytest.raises(ValueError, match="it is of PromptSRC, not of IVLP"):
         build("IVLP").load_model(str(path.parent.parent))
 
 
-# ------------------------------------------------------------------------------------------------------ Weights & Biases
+# ------------------------------------------------------------------------------------------------------ Weights &
+# Biases
 
 
 @pytest.fixture
 def wandb(monkeypatch):
     """A stand-in that writes down what it is asked to do."""
+
     class Run:
         def __init__(self, **words):
             self.words, self.rows, self.metrics, self.finished = words, [], {}, 0
@@ -157,11 +181,17 @@ def wandb(monkeypatch):
 
 
 def test_wandb(build, tmp_path, wandb):
-    """Catches: terms that are missing, steps of training and tests mixed up, a run never finished, a setting that forces it online."""
+    """Catches: terms that are missing, steps of training and tests mixed up, a run never finished, a setting that
+    forces it online.
+    """
     trainer = build("KgCoOp", "TRAIN.WANDB", "prompts", "TEST.FINAL_MODEL", "best_val", output=tmp_path)
     trainer.train()
-    run, = wandb
-    assert run.words["project"] == "prompts" and run.words["dir"] == str(tmp_path) and run.words["config"]["TRAINER"]["COOP"]["W"] == 8.0
+    (run,) = wandb
+    assert (
+        run.words["project"] == "prompts"
+        and run.words["dir"] == str(tmp_path)
+        and run.words["config"]["TRAINER"]["COOP"]["W"] == 8.0
+    )
     assert "mode" not in run.words  # WANDB_MODE=offline decides
     steps = {}
     for row in run.rows:
@@ -227,4 +257,8 @@ def test_classes_that_share_a_name():
     seen = Predictions()
     seen.add_images(torch.tensor([0, 1, 2]), [])
     seen.add_logits(torch.eye(3)[[0, 2, 2]])
-    assert seen.scores(["missile", "owl", "missile"])["per_class"] == {"missile (0)": 100.0, "owl": 0.0, "missile (2)": 100.0}
+    assert seen.scores(["missile", "owl", "missile"])["per_class"] == {
+        "missile (0)": 100.0,
+        "owl": 0.0,
+        "missile (2)": 100.0,
+    }

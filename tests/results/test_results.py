@@ -16,8 +16,19 @@ import pytest
 from clusterprompt.record import protocols
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-ELEVEN = ("ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "OxfordFlowers", "Food101", "FGVCAircraft", "SUN397", "DescribableTextures",
-          "EuroSAT", "UCF101")
+ELEVEN = (
+    "ImageNet",
+    "Caltech101",
+    "OxfordPets",
+    "StanfordCars",
+    "OxfordFlowers",
+    "Food101",
+    "FGVCAircraft",
+    "SUN397",
+    "DescribableTextures",
+    "EuroSAT",
+    "UCF101",
+)
 SEEDS = {1: (90.0, 70.0), 2: (94.0, 60.0), 3: (89.0, 74.0)}
 
 
@@ -69,7 +80,9 @@ def slow_hm(base, new):
 
 
 def test_spread_and_both_harmonic_means(lines, tmp_path):
-    """Catches: a sample instead of the population deviation, a normal instead of Student's interval, one HM convention under the other's name."""
+    """Catches: a sample instead of the population deviation, a normal instead of Student's interval, one HM convention
+    under the other's name.
+    """
     made_runs.base2new(tmp_path, "TAC", "Caltech101", SEEDS)
     base = [pair[0] for pair in SEEDS.values()]
     mean = sum(base) / 3
@@ -77,7 +90,9 @@ def test_spread_and_both_harmonic_means(lines, tmp_path):
     found = lines()["Caltech101", "base", "TAC", "16", ""]
     assert float(found["mean"]) == pytest.approx(mean) and float(found["spread"]) == pytest.approx((squares / 3) ** 0.5)
     interval = lines("--interval", "ci95")["Caltech101", "base", "TAC", "16", ""]
-    assert float(interval["spread"]) == pytest.approx(4.302652730 * (squares / 2) ** 0.5 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
+    assert float(interval["spread"]) == pytest.approx(
+        4.302652730 * (squares / 2) ** 0.5 / 3**0.5
+    )  # t of 2 degrees of freedom, from a printed table
     assert interval["spread_is"] == "ci95"
     assert float(lines()["Caltech101", "HM", "TAC", "16", ""]["mean"]) == pytest.approx(slow_hm(91.0, 68.0))
     of_seeds = sum(slow_hm(*pair) for pair in SEEDS.values()) / 3
@@ -86,16 +101,22 @@ def test_spread_and_both_harmonic_means(lines, tmp_path):
 
 
 def test_average_over_data_sets(lines, tmp_path):
-    """Catches: the mean of HMs as the average HM, an average over the data sets that happen to be there, drawn data averaged with real ones."""
+    """Catches: the mean of HMs as the average HM, an average over the data sets that happen to be there, drawn data
+    averaged with real ones.
+    """
     made_runs.base2new(tmp_path, "TAC", "Caltech101", {1: (90.0, 70.0), 2: (92.0, 72.0)})
     made_runs.base2new(tmp_path, "TAC", "EuroSAT", {1: (80.0, 40.0), 2: (84.0, 42.0)})
     made_runs.base2new(tmp_path, "TAC", "Shapes", {1: (10.0, 10.0)})
     made_runs.base2new(tmp_path, "CoOp", "EuroSAT", {1: (80.0, 40.0)})
     found = lines()
     assert float(found["average", "base", "TAC", "16", ""]["mean"]) == pytest.approx((91 + 82) / 2)
-    assert float(found["average", "base", "TAC", "16", ""]["spread"]) == pytest.approx(1.5)  # of 85 and 88, the averages of the seeds
+    assert float(found["average", "base", "TAC", "16", ""]["spread"]) == pytest.approx(
+        1.5
+    )  # of 85 and 88, the averages of the seeds
     assert float(found["average", "HM", "TAC", "16", ""]["mean"]) == pytest.approx(slow_hm(86.5, 56.0))
-    assert float(found["average", "mean of HMs", "TAC", "16", ""]["mean"]) == pytest.approx((slow_hm(91, 71) + slow_hm(82, 41)) / 2)
+    assert float(found["average", "mean of HMs", "TAC", "16", ""]["mean"]) == pytest.approx(
+        (slow_hm(91, 71) + slow_hm(82, 41)) / 2
+    )
     assert ("average", "base", "CoOp", "16", "") not in found
 
 
@@ -110,43 +131,77 @@ def test_one_seed_has_no_spread(lines, printed, tmp_path):
 
 
 def test_transfer(rows, tmp_path):
-    """Catches: targets in the wrong protocol, the source in the average, zero-shot runs lost, the source run counted as few-shot."""
-    accuracies = {"Shapes": 50.0, "ShapesTextures": 30.0, "ShapesColours": 40.0, "ShapesCounts": 50.0, "ShapesNoise": 20.0, "ShapesLowRes": 30.0}
+    """Catches: targets in the wrong protocol, the source in the average, zero-shot runs lost, the source run counted as
+    few-shot.
+    """
+    accuracies = {
+        "Shapes": 50.0,
+        "ShapesTextures": 30.0,
+        "ShapesColours": 40.0,
+        "ShapesCounts": 50.0,
+        "ShapesNoise": 20.0,
+        "ShapesLowRes": 30.0,
+    }
     for trainer, off in (("TAC", 0), ("ZeroshotCLIP", -10)):
-        made_runs.transfer(tmp_path, trainer, "Shapes", {name: value + off for name, value in accuracies.items()}, backbone="tiny")
+        made_runs.transfer(
+            tmp_path, trainer, "Shapes", {name: value + off for name, value in accuracies.items()}, backbone="tiny"
+        )
     found = rows()
     seen = {(row["protocol"], row["column"], row["trainer"]): float(row["mean"]) for row in found}
-    assert seen["cross_dataset", "average", "TAC"] == pytest.approx(40) and seen["cross_dataset", "average", "ZeroshotCLIP"] == pytest.approx(30)
-    assert seen["domain_generalisation", "average", "TAC"] == pytest.approx(25) and seen["domain_generalisation", "Shapes", "TAC"] == 50
-    assert ("cross_dataset", "ShapesNoise", "TAC") not in seen and not any(row["protocol"] == "few_shot" for row in found)
+    assert seen["cross_dataset", "average", "TAC"] == pytest.approx(40) and seen[
+        "cross_dataset", "average", "ZeroshotCLIP"
+    ] == pytest.approx(30)
+    assert (
+        seen["domain_generalisation", "average", "TAC"] == pytest.approx(25)
+        and seen["domain_generalisation", "Shapes", "TAC"] == 50
+    )
+    assert ("cross_dataset", "ShapesNoise", "TAC") not in seen and not any(
+        row["protocol"] == "few_shot" for row in found
+    )
 
 
 def test_targets_go_by_content(rows, tmp_path):
     """Catches: protocols read off the folders alone: here runs lie in folders of any name."""
     for name, accuracy in (("Shapes", 50.0), ("ShapesNoise", 20.0)):
-        made_runs.write(tmp_path / f"run {name}", made_runs.record("TAC", name, "all", 1, accuracy, trained_on="Shapes"))
+        made_runs.write(
+            tmp_path / f"run {name}", made_runs.record("TAC", name, "all", 1, accuracy, trained_on="Shapes")
+        )
     made_runs.write(tmp_path / "another", made_runs.record("CoOp", "Shapes", "all", 1, 44.0, shots=4))
-    assert {(row["protocol"], row["trainer"]) for row in rows()} == {("domain_generalisation", "TAC"), ("few_shot", "CoOp")}
+    assert {(row["protocol"], row["trainer"]) for row in rows()} == {
+        ("domain_generalisation", "TAC"),
+        ("few_shot", "CoOp"),
+    }
 
 
 def test_own_images_are_several_data_sets(lines, rows, tmp_path):
-    """Catches: all own images taken for one data set, as their class has one name: the base half of one beside the new half of another."""
+    """Catches: all own images taken for one data set, as their class has one name: the base half of one beside the new
+    half of another.
+    """
     for name, halves in (("birds", (90.0, 70.0)), ("cars", (60.0, 30.0))):
         for part, step, accuracy in zip(("base", "new"), ("train_base", "test_new"), halves):
             folder = tmp_path / "base2new" / step / name / "shots_16" / "TAC" / "basetonovel" / "seed1"
             made_runs.write(folder, made_runs.record("TAC", "ImageFolder", part, 1, accuracy))
     found = lines()
-    assert {(data, column): float(row["mean"]) for (data, column, *_), row in found.items() if data != "average" and column in ("base", "new")} == {
-        ("birds", "base"): 90, ("birds", "new"): 70, ("cars", "base"): 60, ("cars", "new"): 30}
+    assert {
+        (data, column): float(row["mean"])
+        for (data, column, *_), row in found.items()
+        if data != "average" and column in ("base", "new")
+    } == {("birds", "base"): 90, ("birds", "new"): 70, ("cars", "base"): 60, ("cars", "new"): 30}
     for step, name, accuracy in (("train", "birds", 80.0), ("test", "cars", 40.0), ("test", "cats", 20.0)):
         folder = tmp_path / "xd" / step / name / "shots_16" / "TAC" / "crossdatasets" / "seed1"
         made_runs.write(folder, made_runs.record("TAC", "ImageFolder", "all", 1, accuracy))
     assert {row["column"]: float(row["mean"]) for row in rows() if row["protocol"] == "cross_dataset"} == {
-        "ImageFolder": 80, "cars": 40, "cats": 20, "average": 30}
+        "ImageFolder": 80,
+        "cars": 40,
+        "cats": 20,
+        "average": 30,
+    }
 
 
 def test_unknown_origin(lines, tmp_path):
-    """Catches: an official checkpoint, whose training set is not known, counted as zero-shot or few-shot; a model trained on all classes as base-to-new."""
+    """Catches: an official checkpoint, whose training set is not known, counted as zero-shot or few-shot; a model
+    trained on all classes as base-to-new.
+    """
     made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
     unknown = {**made_runs.record("TAC", "Shapes", "all", 1, 50.0), "trained_on": None}
     made_runs.write(tmp_path / "official", unknown)
@@ -156,7 +211,9 @@ def test_unknown_origin(lines, tmp_path):
     assert {row["spread_is"] for row in lines().values()} == {"std", ""}
     main_notes = importlib.import_module("clusterprompt.results.runs").find(tmp_path).notes
     assert [note.split(":")[0] for note in main_notes] == [
-        "Left out, it is not known what it was trained on", "Left out, of no known protocol (trained on all classes, tested on new)"]
+        "Left out, it is not known what it was trained on",
+        "Left out, of no known protocol (trained on all classes, tested on new)",
+    ]
 
 
 def test_few_shot(printed, lines, tmp_path):
@@ -166,7 +223,9 @@ def test_few_shot(printed, lines, tmp_path):
             folder = protocols.few_shot_folder(tmp_path, "caltech101", shots, "TAC", seed)
             made_runs.write(folder, made_runs.record("TAC", "Caltech101", "all", seed, accuracy + seed, shots=shots))
     table = printed()
-    assert re.search(r"1 shot +2 shots +16 shots", table) and re.search(r"TAC +1, 2 +51.50 \+- 0.50 +56.50 \+- 0.50 +71.50", table)
+    assert re.search(r"1 shot +2 shots +16 shots", table) and re.search(
+        r"TAC +1, 2 +51.50 \+- 0.50 +56.50 \+- 0.50 +71.50", table
+    )
     assert float(lines()["Caltech101", "16 shots", "TAC", "16", ""]["mean"]) == 71.5
 
 
@@ -191,29 +250,42 @@ def test_folders_of_results_are_rows_of_their_own(lines, tmp_path):
 
 
 def test_warnings(printed, tmp_path):
-    """Catches: silence about seeds of other settings, about other few-shot samples, seeds that are missing, and a run that lies there twice."""
+    """Catches: silence about seeds of other settings, about other few-shot samples, seeds that are missing, and a run
+    that lies there twice.
+    """
     made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
     made_runs.base2new(tmp_path, "CoOp", "Shapes", {1: (50.0, 50.0)}, fewshot_digest="another")
     part = tmp_path / "base2new" / "train_base" / "shapes" / "shots_16" / "TAC" / "basetonovel"
     content = json.loads((part / "seed2" / "result.json").read_text())
-    content["config"]["OPTIM"]["MAX_EPOCH"], content["config"]["TRAINER"]["COOP"]["N_CTX"] = 7, 8  # the second is another method's
+    content["config"]["OPTIM"]["MAX_EPOCH"], content["config"]["TRAINER"]["COOP"]["N_CTX"] = (
+        7,
+        8,
+    )  # the second is another method's
     (part / "seed2" / "result.json").write_text(json.dumps(content))
     shutil.copytree(part / "seed1", part / "seed1_copy")
     text = printed()
     assert "Mixed settings, TAC on Shapes: OPTIM.MAX_EPOCH: 2 (seeds 1-3), 7 (seed 2)." in text and "COOP" not in text
-    assert "different few-shot samples: Shapes, 16 shots, seed 1" in text and "Not all numbers are of the same seeds" in text
+    assert (
+        "different few-shot samples: Shapes, 16 shots, seed 1" in text
+        and "Not all numbers are of the same seeds" in text
+    )
     assert text.count("Duplicates: TAC on Shapes, seed 1 (base)") == 1
 
 
 def test_tests_older_than_their_model(printed, tmp_path):
-    """Catches: silence about tests of a model that is no more; a note about the others, or about zero-shot, where nothing is trained."""
+    """Catches: silence about tests of a model that is no more; a note about the others, or about zero-shot, where
+    nothing is trained.
+    """
     made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
     made_runs.base2new(tmp_path, "ZeroshotCLIP", "Shapes", SEEDS)
     made_runs.transfer(tmp_path, "TAC", "Shapes", {"Shapes": 60.0, "ShapesTextures": 50.0, "ShapesColours": 40.0})
     for file in tmp_path.rglob("result.json"):
         os.utime(file, (1000, 1000))
     assert "trained anew" not in printed()
-    for file in (*tmp_path.glob("base2new/train_base/*/*/*/*/seed2/result.json"), *tmp_path.glob("xd/test/shapescolours/*/*/*/*/result.json")):
+    for file in (
+        *tmp_path.glob("base2new/train_base/*/*/*/*/seed2/result.json"),
+        *tmp_path.glob("xd/test/shapescolours/*/*/*/*/result.json"),
+    ):
         os.utime(file, (2000, 2000))
     assert printed().count("trained anew since, to be run again: TAC on Shapes, seed 2.") == 1
     (model,) = tmp_path.glob("xd/train/*/*/*/*/*/result.json")
@@ -235,17 +307,32 @@ def test_predictions_of_file_names_that_are_not_utf8(results, tmp_path):
 
 
 def test_published_file():
-    """Catches: a row without a source, of a method that has no trainer, a misprint: HMs and averages that do not recompute."""
+    """Catches: a row without a source, of a method that has no trainer, a misprint: HMs and averages that do not
+    recompute.
+    """
     rows = list(csv.DictReader((CHECKOUT / "clusterprompt" / "results" / "published.csv").open()))
     trainers = {path.name for path in (CHECKOUT / "configs" / "trainers").iterdir()}
-    assert {row["trainer"] for row in rows} <= trainers and {row["protocol"] for row in rows} == set(protocols.PROTOCOLS)
+    assert {row["trainer"] for row in rows} <= trainers and {row["protocol"] for row in rows} == set(
+        protocols.PROTOCOLS
+    )
     assert all(row["source"] and row["backbone"] == "ViT-B/16" for row in rows)
     assert all("second-hand" in row["note"] for row in rows if row["trainer"] == "TAC")
     pairs = [row for row in rows if row["protocol"] == "base2new"]
-    assert all(float(row["hm"]) == pytest.approx(slow_hm(float(row["base"]), float(row["new"])), abs=0.011) for row in pairs)
-    for protocol, column in (("base2new", "base"), ("base2new", "new"), ("cross_dataset", "accuracy"), ("domain_generalisation", "accuracy")):
+    assert all(
+        float(row["hm"]) == pytest.approx(slow_hm(float(row["base"]), float(row["new"])), abs=0.011) for row in pairs
+    )
+    for protocol, column in (
+        ("base2new", "base"),
+        ("base2new", "new"),
+        ("cross_dataset", "accuracy"),
+        ("domain_generalisation", "accuracy"),
+    ):
         for trainer in {row["trainer"] for row in rows}:
-            own = {row["dataset"]: float(row[column]) for row in rows if (row["protocol"], row["trainer"]) == (protocol, trainer)}
+            own = {
+                row["dataset"]: float(row[column])
+                for row in rows
+                if (row["protocol"], row["trainer"]) == (protocol, trainer)
+            }
             average = own.pop("Average", None)
             if protocol != "base2new":
                 own.pop("ImageNet", None)
@@ -254,21 +341,35 @@ def test_published_file():
 
 
 def test_difference_to_the_published_value(lines, printed, tmp_path):
-    """Catches: ours minus theirs the wrong way round; a published value of other shots, another backbone, another average beside ours."""
+    """Catches: ours minus theirs the wrong way round; a published value of other shots, another backbone, another
+    average beside ours.
+    """
     made_runs.base2new(tmp_path, "TAC", "Caltech101", {1: (99.57, 94.27)})
     made_runs.base2new(tmp_path, "TAC", "Caltech101", {1: (97.0, 90.0)}, shots=4)
     made_runs.base2new(tmp_path / "b32", "TAC", "Caltech101", {1: (97.0, 90.0)}, backbone="ViT-B/32")
     found = lines()
     row = found["Caltech101", "base", "TAC", "16", ""]
-    assert float(row["published"]) == 98.57 and float(row["difference"]) == pytest.approx(1.0) and "CAPT" in row["source"]
+    assert (
+        float(row["published"]) == 98.57 and float(row["difference"]) == pytest.approx(1.0) and "CAPT" in row["source"]
+    )
     assert float(found["Caltech101", "new", "TAC", "16", ""]["difference"]) == pytest.approx(-1.0)
-    assert found["Caltech101", "base", "TAC", "4", ""]["published"] == "" == found["Caltech101", "base", "TAC", "16", "b32"]["published"]
+    assert (
+        found["Caltech101", "base", "TAC", "4", ""]["published"]
+        == ""
+        == found["Caltech101", "base", "TAC", "16", "b32"]["published"]
+    )
     text = printed()
-    assert re.search(r"published .*98.57 +95.27 +96.89", text) and re.search(r"difference .*\+1.00 +-1.00", text) and "second-hand" in text
+    assert (
+        re.search(r"published .*98.57 +95.27 +96.89", text)
+        and re.search(r"difference .*\+1.00 +-1.00", text)
+        and "second-hand" in text
+    )
 
 
 def test_published_average_needs_all_eleven(lines, tmp_path):
-    """Catches: an average over some data sets compared with the papers' over eleven; zero-shot CLIP found under a number of shots only."""
+    """Catches: an average over some data sets compared with the papers' over eleven; zero-shot CLIP found under a
+    number of shots only.
+    """
     for name in ELEVEN[:-1]:
         made_runs.base2new(tmp_path, "ZeroshotCLIP", name, {1: (70.0, 70.0)})
     assert lines()["average", "base", "ZeroshotCLIP", "0", ""]["published"] == ""
@@ -278,13 +379,18 @@ def test_published_average_needs_all_eleven(lines, tmp_path):
 
 
 def test_transfer_beside_the_published(lines, tmp_path):
-    """Catches: names of data sets that do not meet (DescribableTextures, dtd; ImageNetV2, imagenetv2), the published average beside some targets'."""
+    """Catches: names of data sets that do not meet (DescribableTextures, dtd; ImageNetV2, imagenetv2), the published
+    average beside some targets'.
+    """
     ours = dict.fromkeys((*ELEVEN, "ImageNetV2", "ImageNetSketch"), 60.0)
     made_runs.transfer(tmp_path, "CoOp", "ImageNet", ours)
     cross, domains = lines("--protocol", "cross_dataset"), lines("--protocol", "domain_generalisation")
     assert float(cross["ImageNet", "DescribableTextures", "CoOp", "16", ""]["published"]) == 41.92
     assert float(domains["ImageNet", "ImageNetV2", "CoOp", "16", ""]["published"]) == 64.20
-    assert cross["ImageNet", "average", "CoOp", "16", ""]["published"] == "63.88" and domains["ImageNet", "average", "CoOp", "16", ""]["published"] == ""
+    assert (
+        cross["ImageNet", "average", "CoOp", "16", ""]["published"] == "63.88"
+        and domains["ImageNet", "average", "CoOp", "16", ""]["published"] == ""
+    )
 
 
 def test_embedded_world_says_so(printed, tmp_path):
@@ -302,8 +408,13 @@ def test_formats_say_the_same(printed, lines, tmp_path):
     """Catches: a column shifted in one of the formats, another rounding, the best in bold in the wrong row."""
     made_runs.base2new(tmp_path, "CoOp", "Shapes", {1: (50.0, 61.0), 2: (51.0, 60.0)})
     made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
-    numbers = {trainer: [f"{float(lines()['Shapes', column, trainer, '16', '']['mean']):.2f}" for column in ("base", "new", "HM", "mean of HMs")]
-               for trainer in ("CoOp", "TAC")}
+    numbers = {
+        trainer: [
+            f"{float(lines()['Shapes', column, trainer, '16', '']['mean']):.2f}"
+            for column in ("base", "new", "HM", "mean of HMs")
+        ]
+        for trainer in ("CoOp", "TAC")
+    }
     for name, split in (("text", r" {2,}"), ("markdown", r" *\| *"), ("latex", r" *& *|\\\\")):
         text = printed("--format", name)
         for trainer in numbers:
@@ -331,10 +442,21 @@ def test_latex_compiles(results, tmp_path, capsys):
     made_runs.base2new(tmp_path / "runs", "TAC", "Caltech101", SEEDS)
     made_runs.transfer(tmp_path / "runs", "CoOp", "ImageNet", dict.fromkeys(ELEVEN, 60.0))
     results.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tables.txt", "tables.md", "tables.tex", "tables.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "tables.txt",
+        "tables.md",
+        "tables.tex",
+        "tables.csv",
+    }
     (tmp_path / "page.tex").write_text(
-        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\begin{document}\input{out/tables.tex}\end{document}")
-    ran = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"], cwd=tmp_path, capture_output=True, text=True)
+        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\begin{document}\input{out/tables.tex}\end{document}"
+    )
+    ran = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0 and (tmp_path / "page.pdf").is_file(), ran.stdout[-2000:]
 
 
@@ -352,12 +474,19 @@ def test_what_cannot_be_used_is_named(printed, tmp_path):
     made_runs.write(tmp_path / "list", [1])
     made_runs.write(tmp_path / "short", {"status": "finished", "trainer": "TAC"})
     text = printed()
-    assert "60.00" in text and "10.00" not in text and re.search(r"damaged \(.*\): .*seed2", text) and re.search(r"Not finished, left out \(1\): .*seed3", text)
+    assert (
+        "60.00" in text
+        and "10.00" not in text
+        and re.search(r"damaged \(.*\): .*seed2", text)
+        and re.search(r"Not finished, left out \(1\): .*seed3", text)
+    )
     assert len(re.findall(r"without its base half: .*test_new.*seed[23]", text)) == 2
     assert "accuracy nan" in text and "no record of a run" in text and "without dataset, subsample" in text
 
 
-@pytest.mark.parametrize("words, message", [([], "no result.json below"), (["--protocol", "few_shot"], "there are runs of: base2new")])
+@pytest.mark.parametrize(
+    "words, message", [([], "no result.json below"), (["--protocol", "few_shot"], "there are runs of: base2new")]
+)
 def test_nothing_to_show(results, tmp_path, capsys, words, message):
     """Catches: a traceback, or an empty table, where there is nothing to show."""
     if words:

@@ -1,4 +1,6 @@
-"""The HTML report and the Markdown page of results: they stand alone, show what they should, and open in a browser without a complaint."""
+"""The HTML report and the Markdown page of results: they stand alone, show what they should, and open in a browser
+without a complaint.
+"""
 
 import base64
 import html.parser
@@ -15,7 +17,9 @@ from PIL import Image
 
 pytest.importorskip("matplotlib")
 CHECKOUT = Path(__file__).resolve().parents[2]
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +31,13 @@ def made(tmp_path_factory):
     for number in range(4):
         Image.new("RGB", (200, 100), (60 * number, 90, 200)).save(data / "shapes" / f"{number}.png")
     (data / "shapes" / "3.png").write_bytes(b"no image")
-    predictions = [("shapes/0.png", 0, 0, 0.9), ("shapes/1.png", 0, 2, 0.5), ("shapes/2.png", 1, 1, 0.6), ("shapes/lost.png", 2, 1, 0.4),
-                   ("shapes/3.png", 1, 0, 0.4)]
+    predictions = [
+        ("shapes/0.png", 0, 0, 0.9),
+        ("shapes/1.png", 0, 2, 0.5),
+        ("shapes/2.png", 1, 1, 0.6),
+        ("shapes/lost.png", 2, 1, 0.4),
+        ("shapes/3.png", 1, 0, 0.4),
+    ]
     for trainer, off in (("ZeroshotCLIP", 0), ("TAC", 5)):
         accuracies = {seed: (50.0 + off + seed, 60.0 + off) for seed in (1, 2)}
         made_runs.base2new(runs, trainer, "Shapes", accuracies, backbone="tiny", root=data, predictions=predictions)
@@ -36,7 +45,9 @@ def made(tmp_path_factory):
     damaged.write_text("path,label,prediction,confidence\nx.png,0,77,1\n")
     monkeypatch = pytest.MonkeyPatch()
     try:
-        importlib.import_module("clusterprompt.commands.results").main([str(runs), "--html", str(place / "report.html"), "--page", str(place / "page.md")])
+        importlib.import_module("clusterprompt.commands.results").main(
+            [str(runs), "--html", str(place / "report.html"), "--page", str(place / "page.md")]
+        )
     finally:
         monkeypatch.undo()
     return place / "report.html", place / "page.md", place
@@ -85,13 +96,26 @@ def test_no_network(report):
 
 def test_what_is_shown(report):
     """Catches: a chart without a caption, a kind of chart left out, a table without its numbers."""
-    captions = [attrs["alt"] for tag, attrs in report.tags if tag == "img" and attrs["src"].startswith("data:image/svg")]
+    captions = [
+        attrs["alt"] for tag, attrs in report.tags if tag == "img" and attrs["src"].startswith("data:image/svg")
+    ]
     assert all(len(caption) > 40 for caption in captions)
-    for words in ("the harmonic mean is the same", "Harmonic mean of base and new", "classified rightly by epoch", "Loss, all terms",
-                  "TAC: what its loss is the sum of",
-                  "TAC minus zero-shot CLIP, mean over seeds: 3 of 3 classes gain, 0 lose; on average +5.0", "taken for what (columns)"):
+    for words in (
+        "the harmonic mean is the same",
+        "Harmonic mean of base and new",
+        "classified rightly by epoch",
+        "Loss, all terms",
+        "TAC: what its loss is the sum of",
+        "TAC minus zero-shot CLIP, mean over seeds: 3 of 3 classes gain, 0 lose; on average +5.0",
+        "taken for what (columns)",
+    ):
         assert sum(words in caption for caption in captions) >= 1, words
-    assert "56.50 ± 0.50" in report.text and "small synthetic world" in report.text and "OPTIM.MAX_EPOCH" in report.text and "Shapes1" in report.text
+    assert (
+        "56.50 ± 0.50" in report.text
+        and "small synthetic world" in report.text
+        and "OPTIM.MAX_EPOCH" in report.text
+        and "Shapes1" in report.text
+    )
     assert all("<text" in svg for svg in charts(report))  # text stays text: searchable, and drawn by the reader's fonts
 
 
@@ -103,15 +127,23 @@ def test_names_are_escaped(report):
 
 
 def test_examples(report):
-    """Catches: full-size images in the page, a lost or damaged image that ends it all, predictions of other classes counted."""
-    jpegs = [base64.b64decode(attrs["src"].split(",")[1]) for tag, attrs in report.tags if tag == "img" and "jpeg" in attrs["src"]]
+    """Catches: full-size images in the page, a lost or damaged image that ends it all, predictions of other classes
+    counted.
+    """
+    jpegs = [
+        base64.b64decode(attrs["src"].split(",")[1])
+        for tag, attrs in report.tags
+        if tag == "img" and "jpeg" in attrs["src"]
+    ]
     assert jpegs and all(len(jpeg) < 6000 for jpeg in jpegs)
     assert "image not found" in report.text and "image cannot be read" in report.text
     assert re.search(r"damaged \(a class beyond the 3 of result.json\): .*seed2", report.text)
 
 
 def test_page(made):
-    """Catches: a page whose pictures are missing, that does not say how it is made, or takes the drawn world for the real one."""
+    """Catches: a page whose pictures are missing, that does not say how it is made, or takes the drawn world for the
+    real one.
+    """
     text = made[1].read_text(encoding="utf-8")
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) >= 4 and all((made[2] / name).read_text().startswith("<svg") for name in pictures)
@@ -132,9 +164,23 @@ def test_browser(made, tmp_path):
     probe = """<script>addEventListener("load", () => { const broken = [...document.images].filter(i => !i.naturalWidth).length;
         document.title = JSON.stringify([document.images.length, broken, document.documentElement.scrollWidth, innerWidth]); })</script>"""
     page.write_text(made[0].read_text(encoding="utf-8").replace("</body>", probe + "</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-               "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
-               "--window-size=500,900", "--dump-dom", page.as_uri()]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--window-size=500,900",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert "CONSOLE" not in ran.stderr, ran.stderr[-2000:]
     images, broken, width, window = json.loads(re.search(r"<title>(.*?)</title>", ran.stdout).group(1))

@@ -3,7 +3,6 @@
 import csv
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,12 @@ def test_variants_are_settings(ablation):
 def fake_run(halves, base, new, retrieval=None):
     for folder, accuracy in zip(halves, (base, new)):
         Path(folder).mkdir(parents=True)
-        record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": 2.0, "test": 1.0}, "peak_memory_mb": 1.0}
+        record = {
+            "status": "finished",
+            "accuracy": accuracy,
+            "seconds": {"train": 2.0, "test": 1.0},
+            "peak_memory_mb": 1.0,
+        }
         record["fewshot_digest"] = ""
         if retrieval:
             record["retrieval"] = {"train": retrieval}
@@ -41,29 +45,47 @@ def fake_run(halves, base, new, retrieval=None):
 
 
 def test_table(ablation, tmp_path, monkeypatch, capsys):
-    """Catches: a wrong mean, a run counted for another variant, finished runs done again, files that differ from the print."""
+    """Catches: a wrong mean, a run counted for another variant, finished runs done again, files that differ from the
+    print.
+    """
     monkeypatch.setenv("OUTPUT", str(tmp_path))
-    monkeypatch.setattr("clusterprompt.running.runner.Runner.call", lambda *args: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(
+        "clusterprompt.running.runner.Runner.call", lambda *args: pytest.fail("a finished run was run again")
+    )
     args = ablation.parse_args(["AttriPrompt", "shapes"])
     usage = {"pool_size": 8, "used": [8, 4], "dead": [0, 4], "top_share": [0.25, 0.5]}
     for seed, base in ((1, 60.0), (2, 80.0)):
         fake_run(ablation.comparison(args, "full").places("AttriPrompt", seed), base, base, usage)
         fake_run(ablation.comparison(args, "without retrieval").places("AttriPrompt", seed), base - 10, base - 10)
     rows = ablation.main(["AttriPrompt", "shapes", "--seeds", "1", "2", "--only", "full", "without retrieval"])
-    assert [(r["base"], r["base std"], r["HM"], r["to full"], r["seconds"]) for r in rows] == [(70, 10, 70, 0, 6), (60, 10, 60, -10, 6)]
+    assert [(r["base"], r["base std"], r["HM"], r["to full"], r["seconds"]) for r in rows] == [
+        (70, 10, 70, 0, 6),
+        (60, 10, 60, -10, 6),
+    ]
     assert rows[0]["used"] == 0.75 and rows[0]["top share"] == 0.5 and "used" not in rows[1]
     printed, path = capsys.readouterr().out, tmp_path / "ablation" / "AttriPrompt_shapes"
     assert path.with_suffix(".txt").read_text() in printed and "-10.0" in printed and "75%" in printed
     assert [row["HM"] for row in csv.DictReader(open(path.with_suffix(".csv")))] == ["70.0", "60.0"]
     assert json.loads(path.with_suffix(".json").read_text())["runs"][0] == {
-        "variant": "full", "seed": 1, "base": 60.0, "new": 60.0, "HM": 60.0, "seconds": 6.0, "used": 0.75, "top share": 0.5}
+        "variant": "full",
+        "seed": 1,
+        "base": 60.0,
+        "new": 60.0,
+        "HM": 60.0,
+        "seconds": 6.0,
+        "used": 0.75,
+        "top share": 0.5,
+    }
 
 
-@pytest.mark.parametrize("argv, message", [
-    (["CoOp", "shapes"], "invalid choice: 'CoOp'"),
-    (["TAC", "shapez"], "no data set 'shapez'; there are .*shapes"),
-    (["TAC", "shapes", "--only", "without masks"], "TAC has no variant 'without masks'; there are full"),
-])
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["CoOp", "shapes"], "invalid choice: 'CoOp'"),
+        (["TAC", "shapez"], "no data set 'shapez'; there are .*shapes"),
+        (["TAC", "shapes", "--only", "without masks"], "TAC has no variant 'without masks'; there are full"),
+    ],
+)
 def test_bad_arguments(ablation, argv, message, capsys):
     """Catches: a traceback, or an hour of runs, for a slip of the pen."""
     import re
@@ -85,7 +107,10 @@ def test_failing_run_is_shown(ablation, tmp_path, monkeypatch, capsys):
     """Catches: a table of what is left, or silence, when a run fails."""
     monkeypatch.setenv("OUTPUT", str(tmp_path))
     monkeypatch.setattr("clusterprompt.running.runner.draw_data", lambda names: None)
-    monkeypatch.setattr("clusterprompt.running.runner.Runner.call", lambda self, command, env, log: log.write(b"error: no disk\n") and log.flush() or 2)
+    monkeypatch.setattr(
+        "clusterprompt.running.runner.Runner.call",
+        lambda self, command, env, log: log.write(b"error: no disk\n") and log.flush() or 2,
+    )
     with pytest.raises(SystemExit) as stop:
         ablation.main(["TAC", "shapes", "--seeds", "1", "--only", "full"])
     assert stop.value.code == 1 and "TAC full, seed 1: error: no disk\n" in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""The comparison of all methods: what it runs, keeps, shows and writes. The runs themselves are stood in for, as in the tests of the demo."""
+"""The comparison of all methods: what it runs, keeps, shows and writes.
+
+The runs themselves are stood in for, as in the tests of the demo.
+"""
 
 import csv
 import importlib
@@ -36,7 +39,12 @@ def runs(compare, monkeypatch):
         accuracy = HM.get(value["--trainer"], 50.0)
         for folder in comparison.folders(value["--trainer"], value["--dataset"], int(value["--seed"]), env):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": 8.0, "test": 1.0}, "seconds_per_epoch": 1.5}
+            record = {
+                "status": "finished",
+                "accuracy": accuracy,
+                "seconds": {"train": 8.0, "test": 1.0},
+                "seconds_per_epoch": 1.5,
+            }
             record.update(peak_memory_mb=700.0, learned_parameters=12345, fewshot_digest="0")
             (Path(folder) / "result.json").write_text(json.dumps(record))
         return 0
@@ -53,7 +61,21 @@ def test_all_methods(compare, runs, capsys, tmp_path):
     said = capsys.readouterr().out
     lines = said[said.index("\ntrainer ") :].splitlines()[3:]
     assert [line.split()[0] for line in lines[:2]] == ["TAC", "MaPLe"]
-    assert lines[0].split() == ["TAC", "70.0", "+-", "0.0", "70.0", "+-", "0.0", "70.0", "+-", "0.0", "12,345", "1.5", "700"]
+    assert lines[0].split() == [
+        "TAC",
+        "70.0",
+        "+-",
+        "0.0",
+        "70.0",
+        "+-",
+        "0.0",
+        "70.0",
+        "+-",
+        "0.0",
+        "12,345",
+        "1.5",
+        "700",
+    ]
     markdown = (tmp_path / "compare" / "table_shapes.md").read_text()
     assert "**70.0 +- 0.0**" in markdown and "**65.0" not in markdown and "no published ones" in markdown
     table = list(csv.DictReader((tmp_path / "compare" / "table_shapes.csv").open()))
@@ -63,7 +85,9 @@ def test_all_methods(compare, runs, capsys, tmp_path):
 
 
 def test_settings(compare, runs, monkeypatch):
-    """Catches: PREC given to a node that the method does not have, other epochs than documented, yaml's epochs lost on real data."""
+    """Catches: PREC given to a node that the method does not have, other epochs than documented, yaml's epochs lost on
+    real data.
+    """
     compare.main(["shapes", "--methods", "KgCoOp", "PromptSRC", "--seeds", "1"])
     (kgcoop, epochs), (promptsrc, _) = sorted(runs, key=lambda run: run[0][3])
     assert kgcoop[-2:] == ["TRAINER.COOP.PREC", "fp32"] and epochs == "20"
@@ -81,7 +105,9 @@ def test_finished_runs_are_kept(compare, runs, capsys):
     capsys.readouterr()
     compare.main(["shapes", "--methods", "CoOp", "TAC", "--seeds", "1", "2"])
     assert "2 of 4 runs are finished already" in capsys.readouterr().out
-    assert [command[3] for command, _ in runs] == ["CoOp", "CoOp", "TAC", "TAC"] and all("--resume" in command for command, _ in runs)
+    assert [command[3] for command, _ in runs] == ["CoOp", "CoOp", "TAC", "TAC"] and all(
+        "--resume" in command for command, _ in runs
+    )
 
 
 def test_interrupt(compare, runs, monkeypatch, capsys):
@@ -105,7 +131,10 @@ def test_interrupt(compare, runs, monkeypatch, capsys):
     assert "2 of 6 runs are finished already" in capsys.readouterr().out and len(runs) == 6
 
 
-@pytest.mark.parametrize("words, message", [(["shape"], "no data set 'shape'; there are"), (["shapes", "--methods", "Coop"], "no method 'Coop'")])
+@pytest.mark.parametrize(
+    "words, message",
+    [(["shape"], "no data set 'shape'; there are"), (["shapes", "--methods", "Coop"], "no method 'Coop'")],
+)
 def test_what_does_not_exist(compare, words, message, capsys):
     """Catches: minutes of work before a misspelt name is noticed."""
     with pytest.raises(SystemExit) as stop:
@@ -125,7 +154,9 @@ def test_bad_environment(compare, monkeypatch, capsys, name):
 def test_best_is_bold(compare):
     """Catches: a tie of which one is marked, or a best value of one column marked in another."""
     row = {"parameters": 1, "s/epoch": 1.0, "peak MB": 1.0}
-    rows = [{**row, "trainer": "A", "base": (60.0, 1.0), "new": (40.0, 0.0), "HM": (48.0, 0.0)},
-            {**row, "trainer": "B", "base": (60.0, 0.0), "new": (50.0, 0.0), "HM": (54.5, 0.0)}]
+    rows = [
+        {**row, "trainer": "A", "base": (60.0, 1.0), "new": (40.0, 0.0), "HM": (48.0, 0.0)},
+        {**row, "trainer": "B", "base": (60.0, 0.0), "new": (50.0, 0.0), "HM": (54.5, 0.0)},
+    ]
     lines = compare.table(rows, "<{}>", "plain").splitlines()[1:]
     assert [line.count("<") for line in lines] == [1, 3]

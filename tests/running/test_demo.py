@@ -1,4 +1,7 @@
-"""The demo: what it runs, keeps, shows and writes. The runs themselves are stood in for; theirs are the tests of base2new and train."""
+"""The demo: what it runs, keeps, shows and writes.
+
+The runs themselves are stood in for; theirs are the tests of base2new and train.
+"""
 
 import csv
 import importlib
@@ -21,7 +24,9 @@ def demo(monkeypatch, tmp_path):
 
 @pytest.fixture
 def runs(demo, monkeypatch):
-    """The command lines of all runs, by demo or comparison; each run leaves results: base 60, 61, 62 and new 40, 41, 42 for seeds 1, 2, 3."""
+    """The command lines of all runs, by demo or comparison; each run leaves results: base 60, 61, 62 and new 40, 41, 42
+    for seeds 1, 2, 3.
+    """
     from clusterprompt.running import comparison
 
     commands = []
@@ -33,7 +38,12 @@ def runs(demo, monkeypatch):
         folders = comparison.folders(value["--trainer"], value["--dataset"], seed, env)
         for folder, accuracy, seconds in zip(folders, (59.0 + seed, 39.0 + seed), (10.0, 2.0)):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            record = {"status": "finished", "accuracy": accuracy, "seconds": {"train": seconds, "test": 1.0}, "peak_memory_mb": 500.0 + seed}
+            record = {
+                "status": "finished",
+                "accuracy": accuracy,
+                "seconds": {"train": seconds, "test": 1.0},
+                "peak_memory_mb": 500.0 + seed,
+            }
             (Path(folder) / "result.json").write_text(json.dumps({**record, "fewshot_digest": "0"}))
         assert env["OMP_NUM_THREADS"] == "1" and env["BACKBONE"] == "tiny" and env["SHOTS"] == "16"
         return 0
@@ -43,7 +53,9 @@ def runs(demo, monkeypatch):
 
 
 def test_table(demo, runs, capsys, tmp_path):
-    """Catches: a method or seed left out, wrong means, an HM of means, no CSV or JSON, numbers shown without saying what they are of."""
+    """Catches: a method or seed left out, wrong means, an HM of means, no CSV or JSON, numbers shown without saying
+    what they are of.
+    """
     demo.main([])
     assert len(runs) == len(demo.METHODS) * len(demo.DEMO.seeds) == 12
     said = capsys.readouterr().out
@@ -81,7 +93,10 @@ def test_an_interrupted_demo_goes_on(demo, runs):
 
 def test_a_failed_run_is_shown(demo, monkeypatch, capsys):
     """Catches: a demo that hides why it failed, or prints a table of half the runs."""
-    monkeypatch.setattr("clusterprompt.running.runner.Runner.call", lambda self, command, env, log: log.write(b"a\nerror: the disk is full\n") and log.flush() or 2)
+    monkeypatch.setattr(
+        "clusterprompt.running.runner.Runner.call",
+        lambda self, command, env, log: log.write(b"a\nerror: the disk is full\n") and log.flush() or 2,
+    )
     with pytest.raises(SystemExit) as stop:
         demo.main([])
     shown = capsys.readouterr()

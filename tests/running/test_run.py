@@ -1,4 +1,7 @@
-"""run.py and the runner below it: what is planned, skipped, resumed, refused, shown. Most runs are stood in for; the last test trains."""
+"""run.py and the runner below it: what is planned, skipped, resumed, refused, shown.
+
+Most runs are stood in for; the last test trains.
+"""
 
 import fcntl
 import importlib
@@ -16,7 +19,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """The script as a module, with results below the test's folder, without data to draw and without settings of the environment."""
+    """The script as a module, with results below the test's folder, without data to draw and without settings of the
+    environment.
+    """
     monkeypatch.setenv("OUTPUT", str(tmp_path / "out"))
     for name in ("SHOTS", "CFG", "BACKBONE", "EPOCHS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
@@ -26,7 +31,9 @@ def run(monkeypatch, tmp_path):
 
 
 class Calls(list):
-    """Stands in for the processes: (what, folders, option) of each; leaves results, unless ``broken`` is part of its folder."""
+    """Stands in for the processes: (what, folders, option) of each; leaves results, unless ``broken`` is part of its
+    folder.
+    """
 
     broken = ""
 
@@ -73,17 +80,42 @@ def plan_of(run, *words):
 
 
 def test_protocols_on_real_data(run):
-    """Catches: a target forgotten, a test that takes 16 shots of its target, training in half of the classes, settings of the embedded world."""
-    plans = plan_of(run, "--protocol", "all", "--trainers", "CoOp", "--datasets", "caltech101", "dtd", "--seeds", "1", "USE_CUDA", "False")
+    """Catches: a target forgotten, a test that takes 16 shots of its target, training in half of the classes, settings
+    of the embedded world.
+    """
+    plans = plan_of(
+        run,
+        "--protocol",
+        "all",
+        "--trainers",
+        "CoOp",
+        "--datasets",
+        "caltech101",
+        "dtd",
+        "--seeds",
+        "1",
+        "USE_CUDA",
+        "False",
+    )
     base2new, cross, dg, few_shot = plans.values()
     assert [each.words[0][each.words[0].index("--dataset-config-file") + 1] for each in base2new] == [
-        "configs/datasets/caltech101.yaml", "configs/datasets/dtd.yaml"]
+        "configs/datasets/caltech101.yaml",
+        "configs/datasets/dtd.yaml",
+    ]
     assert len(cross) == 1 + 10 and len(dg) == 1 + 4 and cross[0] == dg[0] and len(few_shot) == 2 * 5
     pairs = [dict(zip(each.words[0], each.words[0][1:])) for each in (cross[0], cross[1], few_shot[0], few_shot[4])]
     assert [p["DATASET.NUM_SHOTS"] for p in pairs] == ["16", "-1", "1", "16"]
     assert [p["--config-file"].split("/")[-1] for p in pairs] == ["crossdatasets.yaml"] * 2 + ["fewshot.yaml"] * 2
-    assert [p.get("OPTIM.MAX_EPOCH") for p in pairs] == [None, None, "50", None]  # CoOp's authors train less with one shot
-    assert all(p["DATASET.SUBSAMPLE_CLASSES"] == "all" and p["USE_CUDA"] == "False" and "TRAINER.COOP.PREC" not in p for p in pairs)
+    assert [p.get("OPTIM.MAX_EPOCH") for p in pairs] == [
+        None,
+        None,
+        "50",
+        None,
+    ]  # CoOp's authors train less with one shot
+    assert all(
+        p["DATASET.SUBSAMPLE_CLASSES"] == "all" and p["USE_CUDA"] == "False" and "TRAINER.COOP.PREC" not in p
+        for p in pairs
+    )
     assert cross[1].after == cross[0].folders[0] == pairs[1]["--model-dir"] and "--eval-only" in pairs[1]
 
 
@@ -91,13 +123,24 @@ def test_protocols_on_the_embedded_world(run, monkeypatch):
     """Catches: ImageNet asked for, 200 epochs of CoOp, 9 layers of a CLIP that has 4, the environment's epochs lost."""
     words = ["--protocol", "all", "--trainers", "CoOp", "MaPLe", "--seeds", "1"]
     _, cross, dg, few_shot = plan_of(run, *words).values()
-    assert [each.name for each in cross[1:4]] == [f"CoOp, shapes -> shapes_{name}, seed 1" for name in ("textures", "colours", "counts")]
-    assert [each.name.split("_")[1] for each in dg[6:]] == [f"{name}, seed 1" for name in ("outline", "noise", "background", "lowres")]
+    assert [each.name for each in cross[1:4]] == [
+        f"CoOp, shapes -> shapes_{name}, seed 1" for name in ("textures", "colours", "counts")
+    ]
+    assert [each.name.split("_")[1] for each in dg[6:]] == [
+        f"{name}, seed 1" for name in ("outline", "noise", "background", "lowres")
+    ]
     for each in [*cross, *few_shot]:
         pairs = dict(zip(each.words[0], each.words[0][1:]))
-        assert pairs["--backbone"] == "tiny" and each.environment["OMP_NUM_THREADS"] == "1" and pairs["DATALOADER.NUM_WORKERS"] == "0"
+        assert (
+            pairs["--backbone"] == "tiny"
+            and each.environment["OMP_NUM_THREADS"] == "1"
+            and pairs["DATALOADER.NUM_WORKERS"] == "0"
+        )
         trainer = pairs["--trainer"]
-        assert pairs["OPTIM.MAX_EPOCH"] == {"CoOp": "20", "MaPLe": "5"}[trainer] and pairs[f"TRAINER.{trainer.upper()}.PREC"] == "fp32"
+        assert (
+            pairs["OPTIM.MAX_EPOCH"] == {"CoOp": "20", "MaPLe": "5"}[trainer]
+            and pairs[f"TRAINER.{trainer.upper()}.PREC"] == "fp32"
+        )
         deep = trainer == "MaPLe" and "fewshot" in pairs["--config-file"]  # crossdatasets.yaml has 3 layers
         assert pairs.get("TRAINER.MAPLE.PROMPT_DEPTH") == ("-1" if deep else None)
     monkeypatch.setenv("EPOCHS", "2")
@@ -107,29 +150,47 @@ def test_protocols_on_the_embedded_world(run, monkeypatch):
     assert all(each.environment["EPOCHS"] == "2" for each in base2new)
 
 
-@pytest.mark.parametrize("words, protocols, targets", [
-    (["--targets"], ["cross_dataset", "domain_generalisation"], [[], []]),
-    (["--targets", "shapes_noise"], ["domain_generalisation"], [["shapes_noise"]]),
-    (["--targets", "shapes_counts", "caltech101"], ["cross_dataset"], [["shapes_counts", "caltech101"]]),
-])
+@pytest.mark.parametrize(
+    "words, protocols, targets",
+    [
+        (["--targets"], ["cross_dataset", "domain_generalisation"], [[], []]),
+        (["--targets", "shapes_noise"], ["domain_generalisation"], [["shapes_noise"]]),
+        (["--targets", "shapes_counts", "caltech101"], ["cross_dataset"], [["shapes_counts", "caltech101"]]),
+    ],
+)
 def test_targets(run, words, protocols, targets):
-    """Catches: a shifted copy counted as another data set, an unlisted target lost, xd_train that tests, a model trained for nothing."""
-    args = run.parse_args(["--protocol", "cross_dataset", "domain_generalisation", "--trainers", "TAC", *words, "--seeds", "1"])
+    """Catches: a shifted copy counted as another data set, an unlisted target lost, xd_train that tests, a model
+    trained for nothing.
+    """
+    args = run.parse_args(
+        ["--protocol", "cross_dataset", "domain_generalisation", "--trainers", "TAC", *words, "--seeds", "1"]
+    )
     assert args.protocol == protocols
-    assert [[Path(each.words[0][each.words[0].index("--dataset-config-file") + 1]).stem for each in plan if each.after]
-            for plan in run.planned(args).values()] == targets
+    assert [
+        [Path(each.words[0][each.words[0].index("--dataset-config-file") + 1]).stem for each in plan if each.after]
+        for plan in run.planned(args).values()
+    ] == targets
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--trainers", "Tac"], "no trainer 'Tac'; there are AttriPrompt"),
-    (["--trainers", "TAC", "--datasets", "shape"], "no data set 'shape'; there are"),
-    (["--trainers", "TAC", "--datasets", "own.yaml"], "no such file: own.yaml"),
-    (["--trainers", "TAC", "--targets", "imagenet_v2"], "no data set 'imagenet_v2'"),
-    (["--trainers", "TAC", "--protocol", "domain_generalisation", "--targets", "shapes_counts"], "no protocol that was asked for tests on these"),
-    (["--trainers", "TAC", "--shots", "4"], "--shots is for few_shot"),
-    (["--trainers", "TAC", "TRAINER.TAC.N_CENTRES", "4"], "unknown config key 'TRAINER.TAC.N_CENTRES'. Did you mean 'TRAINER.TAC.N_CENTERS'"),
-    (["--trainers", "TAC", "OPTIM.LR"], "pairs"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--trainers", "Tac"], "no trainer 'Tac'; there are AttriPrompt"),
+        (["--trainers", "TAC", "--datasets", "shape"], "no data set 'shape'; there are"),
+        (["--trainers", "TAC", "--datasets", "own.yaml"], "no such file: own.yaml"),
+        (["--trainers", "TAC", "--targets", "imagenet_v2"], "no data set 'imagenet_v2'"),
+        (
+            ["--trainers", "TAC", "--protocol", "domain_generalisation", "--targets", "shapes_counts"],
+            "no protocol that was asked for tests on these",
+        ),
+        (["--trainers", "TAC", "--shots", "4"], "--shots is for few_shot"),
+        (
+            ["--trainers", "TAC", "TRAINER.TAC.N_CENTRES", "4"],
+            "unknown config key 'TRAINER.TAC.N_CENTRES'. Did you mean 'TRAINER.TAC.N_CENTERS'",
+        ),
+        (["--trainers", "TAC", "OPTIM.LR"], "pairs"),
+    ],
+)
 def test_bad_arguments(run, calls, words, message, capsys):
     """Catches: a traceback, or hours of runs, for a slip of the pen."""
     with pytest.raises(SystemExit) as stop:
@@ -151,7 +212,9 @@ ALL = ["--protocol", "all", "--trainers", "CoOp", "TAC", "--seeds", "1", "--shot
 
 
 def test_everything(run, calls, capsys):
-    """Catches: a test before its training, a model trained once for each protocol, runs repeated, another table the second time."""
+    """Catches: a test before its training, a model trained once for each protocol, runs repeated, another table the
+    second time.
+    """
     assert run.main(ALL) == 0
     assert len(calls) == len(set(calls.names())) == 2 * (1 + 1 + 3 + 4 + 2)
     for trainer in ("CoOp", "TAC"):
@@ -161,13 +224,21 @@ def test_everything(run, calls, capsys):
     assert {option for folder, option, _ in calls if "xd/test" in str(folder)} == {"--overwrite"}
     assert {option for folder, option, _ in calls if "xd/test" not in str(folder)} == {"--resume"}
     first = capsys.readouterr().out
-    assert "TAC        60.0 +- 0.0  40.0 +- 0.0  48.0 +- 0.0" in first and "1 shot " in first and "shapes (source)" in first
+    assert (
+        "TAC        60.0 +- 0.0  40.0 +- 0.0  48.0 +- 0.0" in first
+        and "1 shot " in first
+        and "shapes (source)" in first
+    )
     assert first.count("average") == 3 and "no published ones" in first and "python scripts/results.py" in first
     assert run.main(ALL) == 0
     second = capsys.readouterr().out
     assert len(calls) == 22 and "22 of 22 runs are finished already" in second
-    assert first[first.index("\nbase2new,"):] == second[second.index("\nbase2new,"):]
-    assert run.main([*ALL, "--fresh"]) == 0 and len(calls) == 44 and {option for _, option, _ in calls[22:]} == {"--overwrite"}
+    assert first[first.index("\nbase2new,") :] == second[second.index("\nbase2new,") :]
+    assert (
+        run.main([*ALL, "--fresh"]) == 0
+        and len(calls) == 44
+        and {option for _, option, _ in calls[22:]} == {"--overwrite"}
+    )
 
 
 def test_one_failure(run, calls, capsys):
@@ -179,14 +250,18 @@ def test_one_failure(run, calls, capsys):
     assert "1 run failed:\n  CoOp, trained on shapes, seed 1: ValueError: no such thing\n    log: " in said.err
     log = Path(said.err.split("log: ")[1].splitlines()[0])
     assert "a traceback" in log.read_text() and said.err.count("not run, CoOp, trained on shapes, seed 1 failed") == 7
-    assert "[22/22]" in said.out and [line.split()[1] for line in said.out.splitlines() if line.startswith("CoOp ")] == ["60.0", "-", "-", "60.0"]
+    assert "[22/22]" in said.out and [
+        line.split()[1] for line in said.out.splitlines() if line.startswith("CoOp ")
+    ] == ["60.0", "-", "-", "60.0"]
     calls.broken = ""
     calls.clear()
     assert run.main(ALL) == 0 and len(calls) == 8
 
 
 def test_what_is_done_again(run, calls, tmp_path):
-    """Catches: a test of a model that has been trained anew since; an unfinished run taken for a finished one, or begun anew."""
+    """Catches: a test of a model that has been trained anew since; an unfinished run taken for a finished one, or begun
+    anew.
+    """
     words = ["--protocol", "cross_dataset", "--trainers", "CoOp", "--seeds", "1"]
     run.main(words)
     calls.clear()
@@ -194,7 +269,9 @@ def test_what_is_done_again(run, calls, tmp_path):
     write_result(trained, 61.0)
     os.utime(trained / "result.json", (time.time() + 5, time.time() + 5))
     run.main(words)
-    assert sorted(calls.names()) == [f"xd/test/shapes_{name}/CoOp" for name in ("colours", "counts", "textures")]  # two go side by side
+    assert sorted(calls.names()) == [
+        f"xd/test/shapes_{name}/CoOp" for name in ("colours", "counts", "textures")
+    ]  # two go side by side
     calls.clear()
     (trained / "result.json").write_text('{"status": "training"}')
     run.main(words)
@@ -204,7 +281,10 @@ def test_what_is_done_again(run, calls, tmp_path):
 def test_other_settings(run, calls, tmp_path, capsys):
     """Catches: numbers of 9 epochs, or of another source's model, in the table of 5."""
     words = ["--protocol", "cross_dataset", "--trainers", "TAC", "--seeds", "1"]
-    train, test = tmp_path / "out/xd/train/shapes/shots_16/TAC/crossdatasets/seed1", tmp_path / "out/xd/test/shapes_counts/shots_16/TAC/crossdatasets/seed1"
+    train, test = (
+        tmp_path / "out/xd/train/shapes/shots_16/TAC/crossdatasets/seed1",
+        tmp_path / "out/xd/test/shapes_counts/shots_16/TAC/crossdatasets/seed1",
+    )
     write_result(train, 60.0, dataset="Shapes", config={"OPTIM": {"MAX_EPOCH": 9}, "TRAINER": {}})
     write_result(test, 60.0, trained_on={"dataset": "ImageNet"})
     with pytest.raises(SystemExit) as stop:
@@ -223,12 +303,17 @@ def test_a_plan_is_only_shown(run, calls, capsys):
     capsys.readouterr()
     run.main(["--protocol", "base2new", "--trainers", "CoOp", "TAC", "--seeds", "1", "--plan"])
     said = capsys.readouterr().out
-    assert len(calls) == 1 and [line.split()[:3] for line in said.splitlines()[3:5]] == [["done", "CoOp,", "shapes"], ["to", "do", "TAC,"]]
+    assert len(calls) == 1 and [line.split()[:3] for line in said.splitlines()[3:5]] == [
+        ["done", "CoOp,", "shapes"],
+        ["to", "do", "TAC,"],
+    ]
     assert "1 of 2 runs have to be run" in said
 
 
 def test_a_run_of_another_process(run, calls, tmp_path, capsys):
-    """Catches: two processes in one folder, after the runner was killed and its run went on alone; its result not taken."""
+    """Catches: two processes in one folder, after the runner was killed and its run went on alone; its result not
+    taken.
+    """
     log = tmp_path / "out/logs/base2new/train_base/shapes/shots_16/CoOp/basetonovel/seed1.txt"
     log.parent.mkdir(parents=True)
     held = open(log, "ab")
@@ -285,8 +370,14 @@ def test_interrupt(run, monkeypatch, capsys):
     assert "goes on from here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("code, said, expected", [(2, "x\nerror: no disk\n\n", "error: no disk"), (3, "", "it ended with code 3"),
-                                                  (-9, "epoch 3\n", "ended by SIGKILL (out of memory?)")])
+@pytest.mark.parametrize(
+    "code, said, expected",
+    [
+        (2, "x\nerror: no disk\n\n", "error: no disk"),
+        (3, "", "it ended with code 3"),
+        (-9, "epoch 3\n", "ended by SIGKILL (out of memory?)"),
+    ],
+)
 def test_reasons(run, code, said, expected, tmp_path):
     """Catches: a failure shown as the last epoch's line, or as nothing."""
     from clusterprompt.running import runner
@@ -296,12 +387,16 @@ def test_reasons(run, code, said, expected, tmp_path):
 
 
 def test_numbers_of_tables(run, tmp_path):
-    """Catches: a mean over other seeds than those that are there without saying so, the average of base and new over HMs."""
+    """Catches: a mean over other seeds than those that are there without saying so, the average of base and new over
+    HMs.
+    """
     from clusterprompt.running.protocol_tables import Results
 
     for dataset, base in (("a", 60.0), ("b", 80.0)):
         for seed in (1, 2):
-            for folder, accuracy in zip(run.protocols.base2new_folders(tmp_path, dataset, 16, "X", seed), (base + seed, 40.0)):
+            for folder, accuracy in zip(
+                run.protocols.base2new_folders(tmp_path, dataset, 16, "X", seed), (base + seed, 40.0)
+            ):
                 if (dataset, seed, accuracy) != ("b", 2, 40.0):
                     write_result(folder, accuracy)
     headers, rows = Results(tmp_path, ["X"], [1, 2]).base2new(["a", "b"], 16)
@@ -315,13 +410,20 @@ def test_tests_of_a_model_that_is_no_more(run, tmp_path):
     """Catches: a model trained anew whose test fails, beside it in the table the test of the old one."""
     from clusterprompt.running.protocol_tables import Results
 
-    for folders in (run.protocols.base2new_folders(tmp_path, "a", 16, "X", 1),
-                    (run.protocols.xd_train_folder(tmp_path, "a", 16, "X", 1), run.protocols.xd_test_folder(tmp_path, "b", 16, "X", 1))):
+    for folders in (
+        run.protocols.base2new_folders(tmp_path, "a", 16, "X", 1),
+        (
+            run.protocols.xd_train_folder(tmp_path, "a", 16, "X", 1),
+            run.protocols.xd_test_folder(tmp_path, "b", 16, "X", 1),
+        ),
+    ):
         for folder in folders:
             write_result(folder, 60.0)
         os.utime(folders[1] / "result.json", (1, 1))
     results = Results(tmp_path, ["X"], [1])
-    assert results.base2new(["a"], 16)[1] == [["X", "60.0 +- 0.0", "-", "-"]] and results.cross("a", ["b"], 16)[1] == [["X", "60.0 +- 0.0", "-"]]
+    assert results.base2new(["a"], 16)[1] == [["X", "60.0 +- 0.0", "-", "-"]] and results.cross("a", ["b"], 16)[1] == [
+        ["X", "60.0 +- 0.0", "-"]
+    ]
 
 
 def test_a_run_without_accuracy(run):
@@ -335,7 +437,9 @@ def test_a_run_without_accuracy(run):
 
 
 def test_interrupted_twice(run, caltech_root, clip_file, monkeypatch, tmp_path, capsys):
-    """Catches: other numbers after interrupts in the middle of training and between training and test than without them."""
+    """Catches: other numbers after interrupts in the middle of training and between training and test than without
+    them.
+    """
     from clusterprompt.running import base2new
 
     for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 2, "SHOTS": 2}.items():
@@ -371,12 +475,15 @@ def test_interrupted_twice(run, caltech_root, clip_file, monkeypatch, tmp_path, 
         words = "--protocol base2new cross_dataset --trainers CoOp --datasets caltech101 --source caltech101 --targets caltech101 --seeds 1 --jobs 1"
         code = run.main([*words.split(), "DATALOADER.NUM_WORKERS", "0", "TRAIN.CHECKPOINT_FREQ", "1"])
         said = capsys.readouterr().out
-        return code, said[said.index("\nbase2new,"):].replace(str(tmp_path / out), "")
+        return code, said[said.index("\nbase2new,") :].replace(str(tmp_path / out), "")
 
     monkeypatch.setattr("clusterprompt.running.runner.Runner.call", call)
     whole = go("whole")
     assert whole[0] == 0
-    for method, when in (("before_epoch", lambda self: self.epoch == 1), ("test", lambda self: self.cfg.DATASET.SUBSAMPLE_CLASSES == "new")):
+    for method, when in (
+        ("before_epoch", lambda self: self.epoch == 1),
+        ("test", lambda self: self.cfg.DATASET.SUBSAMPLE_CLASSES == "new"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(TrainerX, method, dying(method, when))
             died.clear()

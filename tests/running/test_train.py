@@ -27,10 +27,30 @@ def command(caltech_root, clip_file, tmp_path, monkeypatch):
 
     def make(*words, trainer="CoOp", root=caltech_root, out="out", seed=1, epochs="1"):
         words = list(words)
-        options = ["--root", str(root), "--trainer", trainer, "--backbone", clip_file, "--output-dir", str(out), "--seed", str(seed)]
+        options = [
+            "--root",
+            str(root),
+            "--trainer",
+            trainer,
+            "--backbone",
+            clip_file,
+            "--output-dir",
+            str(out),
+            "--seed",
+            str(seed),
+        ]
         options += ["--config-file", f"configs/trainers/{trainer}/basetonovel.yaml"]
         options += ["--dataset-config-file", "configs/datasets/caltech101.yaml"]
-        pairs = ["DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", epochs, "DATALOADER.NUM_WORKERS", "0", "OPTIM.WARMUP_EPOCH", "-1"]
+        pairs = [
+            "DATASET.NUM_SHOTS",
+            "2",
+            "OPTIM.MAX_EPOCH",
+            epochs,
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "OPTIM.WARMUP_EPOCH",
+            "-1",
+        ]
         return options + pairs + words
 
     return make
@@ -60,13 +80,20 @@ def result(folder) -> dict:
 
 
 def test_a_run_and_its_evaluation(train, command, capsys, tmp_path):
-    """Catches: a missing file of a run, a log that parsers cannot read, stdout not given back, an evaluation that trains or loads nothing."""
+    """Catches: a missing file of a run, a log that parsers cannot read, stdout not given back, an evaluation that
+    trains or loads nothing.
+    """
     stdout = sys.stdout
     trainer = train.main(command("DATASET.SUBSAMPLE_CLASSES", "base"))
     assert sys.stdout is stdout
     assert trainer.cfg.SEED == 1 and trainer.cfg.OPTIM.MAX_EPOCH == 1
     written = result("out")
-    assert (written["status"], written["trainer"], written["subsample"], written["n_test"]) == ("finished", "CoOp", "base", 9)
+    assert (written["status"], written["trainer"], written["subsample"], written["n_test"]) == (
+        "finished",
+        "CoOp",
+        "base",
+        9,
+    )
     log = Path("out/log.txt").read_text().splitlines()
     assert "Finish training" in log and "=> result" in log
     assert any(written["fewshot_digest"] in line for line in log)  # said before the log file existed
@@ -137,8 +164,12 @@ def test_options_may_follow_pairs(train):
 
 
 def test_process(command):
-    """Catches: what only shows in a process of its own: imports from the checkout's folder, exit codes, the traceback of a user's error."""
-    ran = subprocess.run([sys.executable, str(CHECKOUT / "train.py"), *command(root="/no/such/root")], capture_output=True, text=True)
+    """Catches: what only shows in a process of its own: imports from the checkout's folder, exit codes, the traceback
+    of a user's error.
+    """
+    ran = subprocess.run(
+        [sys.executable, str(CHECKOUT / "train.py"), *command(root="/no/such/root")], capture_output=True, text=True
+    )
     assert ran.returncode == 2
     assert "error: Data root not found: /no/such/root" in ran.stderr and "Traceback" not in ran.stderr
     assert not Path("out").exists()
@@ -204,7 +235,9 @@ def test_resume_equals_an_uninterrupted_run(train, command, interrupted):
 
 
 def test_resume_from_another_folder(train, command, interrupted, capsys):
-    """Catches: --resume DIR ignored, a wrong DIR that silently starts from the beginning, a run of other settings or data gone on with."""
+    """Catches: --resume DIR ignored, a wrong DIR that silently starts from the beginning, a run of other settings or
+    data gone on with.
+    """
     resumed = train.main(command("TRAIN.CHECKPOINT_FREQ", "1", "--resume", "out", epochs="3", out="copy"))
     assert resumed.start_epoch == 2 and [entry["epoch"] for entry in result("copy")["history"]] == [1, 2, 3]
     assert "no such folder" in fails(train, capsys, command("--resume", "nowhere", out="third"))
@@ -294,7 +327,9 @@ def test_a_failed_start_does_not_block_the_next(train, command, capsys):
     ],
 )
 def test_bad_input(train, command, capsys, words, message):
-    """Catches: somebody else's traceback for a user's slip, an error without the way out, files left by a start that failed."""
+    """Catches: somebody else's traceback for a user's slip, an error without the way out, files left by a start that
+    failed.
+    """
     assert message in fails(train, capsys, command(*words))
     assert not Path("out").exists()
 
@@ -302,7 +337,10 @@ def test_bad_input(train, command, capsys, words, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("OPTIM:\n  MAX_EPOCS: 3\n", "unknown config key 'OPTIM.MAX_EPOCS'. Did you mean 'OPTIM.MAX_EPOCH'? It stands in mine.yaml."),
+        (
+            "OPTIM:\n  MAX_EPOCS: 3\n",
+            "unknown config key 'OPTIM.MAX_EPOCS'. Did you mean 'OPTIM.MAX_EPOCH'? It stands in mine.yaml.",
+        ),
         ("OPTIM:\n  MAX_EPOCH: 'many'\n", "mine.yaml: "),
         ("OPTIM: [\n", "mine.yaml is not valid yaml"),
     ],

@@ -31,7 +31,12 @@ def cfg(pictures, tmp_path):
 @pytest.fixture(autouse=True)
 def process_state():
     """Give each test, and leave, the process as it was: stdout, generators."""
-    stdout, torch_state, np_state, py_state = sys.stdout, torch.get_rng_state(), np.random.get_state(), random.getstate()
+    stdout, torch_state, np_state, py_state = (
+        sys.stdout,
+        torch.get_rng_state(),
+        np.random.get_state(),
+        random.getstate(),
+    )
     yield
     if sys.stdout is not stdout:
         sys.stdout.close()

@@ -1,4 +1,5 @@
 """Files of weights: whole, safe to read, and readable from and by Dassl.pytorch."""
+
 import os
 import pickle
 import signal
@@ -19,8 +20,21 @@ KEYS = {"state_dict", "epoch", "optimizer", "scheduler", "val_result"}
 
 def parts(**options):
     cfg = get_cfg_default().OPTIM
-    cfg.merge_from_list([x for pair in {"NAME": "sgd", "LR": 0.01, "LR_SCHEDULER": "cosine", "WARMUP_EPOCH": 1, "MAX_EPOCH": 6,
-                                        "WARMUP_TYPE": "constant", **options}.items() for x in pair])
+    cfg.merge_from_list(
+        [
+            x
+            for pair in {
+                "NAME": "sgd",
+                "LR": 0.01,
+                "LR_SCHEDULER": "cosine",
+                "WARMUP_EPOCH": 1,
+                "MAX_EPOCH": 6,
+                "WARMUP_TYPE": "constant",
+                **options,
+            }.items()
+            for x in pair
+        ]
+    )
     torch.manual_seed(0)
     model = nn.Linear(2, 2)
     optimizer = build_optimizer(model, cfg)
@@ -39,8 +53,13 @@ def advance(model, optimizer, scheduler, epochs):
 
 
 def state_of(model, optimizer, scheduler, epoch):
-    return {"state_dict": model.state_dict(), "epoch": epoch, "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(), "val_result": 12.5}
+    return {
+        "state_dict": model.state_dict(),
+        "epoch": epoch,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "val_result": 12.5,
+    }
 
 
 def test_save_and_resume(tmp_path):
@@ -64,7 +83,10 @@ def test_save_and_resume(tmp_path):
 
 def test_names_best_and_module_prefix(tmp_path):
     """Fault: keys with module. load nowhere; the best model is not where load_model looks."""
-    state = {"state_dict": OrderedDict([("module.weight", torch.ones(1)), ("weight.module.x", torch.ones(1))]), "epoch": 3}
+    state = {
+        "state_dict": OrderedDict([("module.weight", torch.ones(1)), ("weight.module.x", torch.ones(1))]),
+        "epoch": 3,
+    }
     save_checkpoint(dict(state), str(tmp_path), is_best=True)
     assert (tmp_path / "model.pth.tar-3").is_file()
     best = load_checkpoint(str(tmp_path / "model-best.pth.tar"))
@@ -91,7 +113,7 @@ def test_truncated_file_is_named(tmp_path, part):
     path = tmp_path / "model.pth.tar-1"
     torch.save({"state_dict": nn.Linear(50, 50).state_dict()}, path)
     data = path.read_bytes()
-    path.write_bytes(data[:int(part * len(data)) if isinstance(part, float) else part])
+    path.write_bytes(data[: int(part * len(data)) if isinstance(part, float) else part])
     with pytest.raises(RuntimeError, match="model.pth.tar-1.*truncated"):
         load_checkpoint(str(path))
 
@@ -207,6 +229,7 @@ def test_kill_during_save_leaves_the_old_checkpoint(tmp_path):
 @toolbox_only
 def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     """Fault: a full disk leaves half a file under the right name."""
+
     def full(state, path):
         open(path, "wb").write(b"half")
         raise OSError("No space left on device")

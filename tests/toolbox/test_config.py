@@ -1,4 +1,5 @@
 """The default tree and what yacs makes of files and command lines."""
+
 import pytest
 from dassl.config import clean_cfg, get_cfg_default
 from yacs.config import CfgNode as CN
@@ -38,7 +39,11 @@ def leaves(node, prefix=""):
 
 
 def expected():
-    return {item.split()[0]: eval(item.split(None, 1)[1]) for line in DEFAULTS.strip().splitlines() for item in line.split(" | ")}
+    return {
+        item.split()[0]: eval(item.split(None, 1)[1])
+        for line in DEFAULTS.strip().splitlines()
+        for item in line.split(" | ")
+    }
 
 
 def test_defaults_and_their_types():

@@ -1,4 +1,5 @@
 """Data sets, few shots, transforms, loaders."""
+
 import os
 import pickle
 import random
@@ -28,14 +29,17 @@ def items(picture, labels):
 
 # Datum, DatasetBase
 
+
 def test_datum_is_the_pickled_format(picture):
     """Fault: split_fewshot/*.pkl of existing checkouts no longer load, or ours not there."""
     datum = Datum(impath=picture, label=3, classname="lime")
     assert vars(datum) == {"_impath": picture, "_label": 3, "_domain": 0, "_classname": "lime"}
     assert (datum.impath, datum.label, datum.domain, datum.classname) == (picture, 3, 0, "lime")
     # Written by hand: what a pickle of another implementation holds. The file need not exist.
-    data = (b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(V_impath\nV/gone.jpg\nV_label\nI2\nV_domain\nI0\nV_classname\n"
-            b"Vcar\nub.")
+    data = (
+        b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(V_impath\nV/gone.jpg\nV_label\nI2\nV_domain\nI0\nV_classname\n"
+        b"Vcar\nub."
+    )
     old = pickle.loads(data)
     assert (old.impath, old.label, old.classname) == ("/gone.jpg", 2, "car")
     assert b"dassl.data.datasets.base_dataset" in pickle.dumps(datum)
@@ -64,13 +68,132 @@ def test_classes_in_label_order(picture):
     assert dataset.train_u is None and dataset.val is None
 
 
-# Positions in the 15 x 20 (training) and 15 x 5 (validation) lists that Dassl.pytorch 0.6.3 draws with seed 1: 4 shots of
-# both, in this order; and the next number of Python's generator.
-GOLDEN_TRAIN = [4, 18, 2, 8, 23, 35, 34, 38, 52, 46, 43, 55, 60, 72, 73, 79, 94, 88, 87, 83, 110, 100, 118, 117, 137, 120, 132, 126,
-                153, 140, 156, 147, 174, 175, 177, 167, 191, 187, 198, 194, 209, 200, 213, 203, 225, 229, 223, 230, 256, 253, 259,
-                246, 269, 279, 275, 276, 292, 298, 281, 295]
-GOLDEN_VAL = [1, 3, 4, 0, 7, 9, 5, 6, 14, 10, 13, 11, 17, 18, 19, 15, 23, 20, 21, 22, 26, 29, 27, 25, 30, 31, 32, 34, 38, 37, 39, 36,
-              43, 42, 44, 40, 48, 46, 47, 45, 53, 50, 51, 52, 59, 56, 57, 58, 63, 62, 61, 64, 65, 67, 66, 69, 71, 74, 72, 70]
+# Positions in the 15 x 20 (training) and 15 x 5 (validation) lists that Dassl.pytorch 0.6.3 draws with seed 1: 4 shots
+# of both, in this order; and the next number of Python's generator.
+GOLDEN_TRAIN = [
+    4,
+    18,
+    2,
+    8,
+    23,
+    35,
+    34,
+    38,
+    52,
+    46,
+    43,
+    55,
+    60,
+    72,
+    73,
+    79,
+    94,
+    88,
+    87,
+    83,
+    110,
+    100,
+    118,
+    117,
+    137,
+    120,
+    132,
+    126,
+    153,
+    140,
+    156,
+    147,
+    174,
+    175,
+    177,
+    167,
+    191,
+    187,
+    198,
+    194,
+    209,
+    200,
+    213,
+    203,
+    225,
+    229,
+    223,
+    230,
+    256,
+    253,
+    259,
+    246,
+    269,
+    279,
+    275,
+    276,
+    292,
+    298,
+    281,
+    295,
+]
+GOLDEN_VAL = [
+    1,
+    3,
+    4,
+    0,
+    7,
+    9,
+    5,
+    6,
+    14,
+    10,
+    13,
+    11,
+    17,
+    18,
+    19,
+    15,
+    23,
+    20,
+    21,
+    22,
+    26,
+    29,
+    27,
+    25,
+    30,
+    31,
+    32,
+    34,
+    38,
+    37,
+    39,
+    36,
+    43,
+    42,
+    44,
+    40,
+    48,
+    46,
+    47,
+    45,
+    53,
+    50,
+    51,
+    52,
+    59,
+    56,
+    57,
+    58,
+    63,
+    62,
+    61,
+    64,
+    65,
+    67,
+    66,
+    69,
+    71,
+    74,
+    72,
+    70,
+]
 GOLDEN_NEXT = 0.8610088608533248
 
 
@@ -93,7 +216,7 @@ def test_few_shots_of_small_classes(picture):
     """Fault: a class with too few images ends the run, or is doubled without being asked to."""
     source = items(picture, [1, 1, 0])
     dataset = DatasetBase(train_x=source)
-    assert dataset.generate_fewshot_dataset(source, num_shots=2) [2:] == source[2:]
+    assert dataset.generate_fewshot_dataset(source, num_shots=2)[2:] == source[2:]
     assert [d.label for d in dataset.generate_fewshot_dataset(source, num_shots=3, repeat=True)] == [1, 1, 1, 0, 0, 0]
     assert dataset.generate_fewshot_dataset(source, num_shots=-1) is source
     assert dataset.generate_fewshot_dataset(source, source, num_shots=0) == (source, source)
@@ -101,16 +224,30 @@ def test_few_shots_of_small_classes(picture):
 
 # Transforms
 
+
 def image_of(size=(40, 30)):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
 def test_train_and_test_pipelines_equal_torchvision(cfg):
     """Fault: another order, scale, interpolation or mean than the official runs had."""
-    c = cfg("INPUT.TRANSFORMS", ("normalize", "random_flip", "random_resized_crop"), "INPUT.INTERPOLATION", "bicubic",
-            "INPUT.RRCROP_SCALE", (0.4, 1.0))
+    c = cfg(
+        "INPUT.TRANSFORMS",
+        ("normalize", "random_flip", "random_resized_crop"),
+        "INPUT.INTERPOLATION",
+        "bicubic",
+        "INPUT.RRCROP_SCALE",
+        (0.4, 1.0),
+    )
     mode, norm = T.InterpolationMode.BICUBIC, T.Normalize(c.INPUT.PIXEL_MEAN, c.INPUT.PIXEL_STD)
-    train = T.Compose([T.RandomResizedCrop((16, 16), scale=(0.4, 1.0), interpolation=mode), T.RandomHorizontalFlip(), T.ToTensor(), norm])
+    train = T.Compose(
+        [
+            T.RandomResizedCrop((16, 16), scale=(0.4, 1.0), interpolation=mode),
+            T.RandomHorizontalFlip(),
+            T.ToTensor(),
+            norm,
+        ]
+    )
     test = T.Compose([T.Resize(16, interpolation=mode), T.CenterCrop((16, 16)), T.ToTensor(), norm])
     image = image_of()
     for is_train, reference in ((True, train), (False, test)):
@@ -122,15 +259,43 @@ def test_train_and_test_pipelines_equal_torchvision(cfg):
         assert torch.equal(got, reference(image))
 
 
-STEPS = ["Resize", "Random2DTranslation", "RandomCrop", "RandomResizedCrop", "RandomHorizontalFlip", "ColorJitter", "RandomGrayscale",
-         "RandomApply", "ToTensor", "Cutout", "Normalize", "GaussianNoise", "InstanceNormalization"]
+STEPS = [
+    "Resize",
+    "Random2DTranslation",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "RandomHorizontalFlip",
+    "ColorJitter",
+    "RandomGrayscale",
+    "RandomApply",
+    "ToTensor",
+    "Cutout",
+    "Normalize",
+    "GaussianNoise",
+    "InstanceNormalization",
+]
 
 
-@pytest.mark.parametrize("choices, absent", [
-    (("instance_norm", "gaussian_noise", "normalize", "cutout", "gaussian_blur", "randomgrayscale", "colorjitter", "random_flip",
-      "random_translation"), {"RandomCrop", "RandomResizedCrop"}),
-    (("random_crop", "center_crop"), set(STEPS) - {"RandomCrop", "ToTensor"}),
-])
+@pytest.mark.parametrize(
+    "choices, absent",
+    [
+        (
+            (
+                "instance_norm",
+                "gaussian_noise",
+                "normalize",
+                "cutout",
+                "gaussian_blur",
+                "randomgrayscale",
+                "colorjitter",
+                "random_flip",
+                "random_translation",
+            ),
+            {"RandomCrop", "RandomResizedCrop"},
+        ),
+        (("random_crop", "center_crop"), set(STEPS) - {"RandomCrop", "ToTensor"}),
+    ],
+)
 def test_order_of_steps_is_fixed_and_each_runs(cfg, choices, absent):
     """Fault: steps in the order of the config, noise before the tensor."""
     tfm = build_transform(cfg("INPUT.TRANSFORMS", choices))
@@ -158,8 +323,11 @@ def test_cutout_noise_and_instance_norm_do_what_they_say(cfg):
 def test_choices_of_transforms(cfg):
     """Fault: a typing error silently trains without augmentation."""
     assert build_transform(cfg("INPUT.NO_TRANSFORM", True)) is None
-    assert [type(t).__name__ for t in build_transform(cfg(), choices=["random_flip"]).transforms] == \
-        ["Resize", "RandomHorizontalFlip", "ToTensor"]
+    assert [type(t).__name__ for t in build_transform(cfg(), choices=["random_flip"]).transforms] == [
+        "Resize",
+        "RandomHorizontalFlip",
+        "ToTensor",
+    ]
     with pytest.raises(AssertionError):
         build_transform(cfg("INPUT.TRANSFORMS", ("randomflip",)))
     assert set(INTERPOLATION_MODES) == {"bilinear", "bicubic", "nearest"}
@@ -174,6 +342,7 @@ def test_unknown_transform_lists_what_there_is(cfg, choice, hint):
 
 
 # DatasetWrapper
+
 
 def test_wrapper_keys_and_views(cfg, picture):
     """Fault: missing keys, or views concatenated in another order than trainers expect."""
@@ -206,6 +375,7 @@ def test_img0_is_the_whole_picture(cfg, picture, choices, normalised):
 
 # Loaders
 
+
 def test_loaders_of_a_manager(cfg):
     """Fault: augmented or shuffled test data; a dropped test image."""
     dm = DataManager(cfg("DATALOADER.K_TRANSFORMS", 3))
@@ -232,6 +402,7 @@ def test_last_batch(cfg, picture):
 
 def test_custom_wrapper_and_transforms(cfg):
     """Fault: DataManager's arguments have no effect."""
+
     class Wrapper(DatasetWrapper):
         pass
 
@@ -281,7 +452,7 @@ def test_damaged_picture_is_named(cfg, tmp_path, workers, damage):
         os.remove(path)
     else:
         with open(path, "wb") as f:
-            f.write(content[:len(content) // 2] if damage == "truncated" else b"<html>not found</html>")
+            f.write(content[: len(content) // 2] if damage == "truncated" else b"<html>not found</html>")
     c = cfg("DATALOADER.NUM_WORKERS", workers)
     loader = build_data_loader(c, data_source=data, batch_size=1, tfm=build_transform(c), is_train=False)
     with pytest.raises(FileNotFoundError if damage == "missing" else OSError, match="bad.png") as caught:

@@ -1,4 +1,5 @@
 """Numbers and lines of the evaluator."""
+
 import json
 import re
 
@@ -24,13 +25,24 @@ def test_results(cfg, capsys):
     """Fault: F1 over predicted classes too; class means weighted by size; results that json or checkpoints cannot hold."""
     results = evaluated(cfg("TEST.PER_CLASS_RESULT", True))
     # F1: class 0: 2*2/(2+3) = 0.8; class 1: 0; class 2: 2/3; class 3 is not in the truth
-    want = {"accuracy": 50.0, "error_rate": 50.0, "macro_f1": 100 * (0.8 + 0 + 2 / 3) / 3,
-            "perclass_accuracy": (200 / 3 + 0 + 50) / 3}
+    want = {
+        "accuracy": 50.0,
+        "error_rate": 50.0,
+        "macro_f1": 100 * (0.8 + 0 + 2 / 3) / 3,
+        "perclass_accuracy": (200 / 3 + 0 + 50) / 3,
+    }
     assert list(results) == list(want) and dict(results) == pytest.approx(want)
     assert type(results["accuracy"]) is float
     out = capsys.readouterr().out
     assert "=> result" in out.splitlines()
-    for line in ("* total: 6", "* correct: 3", "* accuracy: 50.0%", "* error: 50.0%", "* macro_f1: 48.9%", "* average: 38.9%"):
+    for line in (
+        "* total: 6",
+        "* correct: 3",
+        "* accuracy: 50.0%",
+        "* error: 50.0%",
+        "* macro_f1: 48.9%",
+        "* average: 38.9%",
+    ):
         assert line in out.splitlines(), line
     rows = [line.split("\t") for line in out.splitlines() if line.startswith("* class:")]
     assert [len(row) for row in rows] == [4] * 3 and rows[0][0] == "* class: 0 (a)"
@@ -77,11 +89,13 @@ def test_records_are_appended_and_a_broken_file_is_kept(cfg, tmp_path):
     evaluator.context = {"split": "val", "epoch": 3, "checkpoint": "x"}
     for _ in range(2):
         evaluator.reset()
-        evaluator.process(torch.tensor([[1., 0], [1, 0], [1, 0]]), torch.tensor([0, 1, 1]))
+        evaluator.process(torch.tensor([[1.0, 0], [1, 0], [1, 0]]), torch.tensor([0, 1, 1]))
         evaluator.evaluate()
     records = json.loads(path.read_text())
     assert len(records) == 2 and records[0]["accuracy"] == 100 / 3
     assert (records[1]["split"], records[1]["epoch"], records[1]["checkpoint"]) == ("val", 3, "x")
     path.write_text("not json")
     evaluator.evaluate()
-    assert len(json.loads(path.read_text())) == 1 and (tmp_path / "out" / "results.json.broken").read_text() == "not json"
+    assert (
+        len(json.loads(path.read_text())) == 1 and (tmp_path / "out" / "results.json.broken").read_text() == "not json"
+    )

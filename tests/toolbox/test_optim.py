@@ -1,4 +1,5 @@
 """Optimisers and learning-rate schedules."""
+
 import math
 
 import pytest
@@ -9,17 +10,35 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from toolbox_toys import toolbox_only
 
 CONS = [1e-05]
-COSINE = [.002, .00195106, .00180902, .00158779, .00130902, .001, .000690983, .000412215, .000190983, 4.89435e-05]
+COSINE = [
+    0.002,
+    0.00195106,
+    0.00180902,
+    0.00158779,
+    0.00130902,
+    0.001,
+    0.000690983,
+    0.000412215,
+    0.000190983,
+    4.89435e-05,
+]
 # Learning rates of epochs 0..9 with base 0.002 and 10 epochs, recorded from Dassl.pytorch 0.6.3.
 TABLES = [
     ("cosine", "constant", 1, True, (-1,), CONS + COSINE[:9]),
     ("cosine", "constant", 3, True, (-1,), CONS * 3 + COSINE[:7]),
-    ("cosine", "linear", 3, True, (-1,), [1e-05, .000666667, .00133333] + COSINE[:7]),
-    ("cosine", "constant", 3, False, (-1,), CONS * 3 + [.002, .00164886, .00125962, .000870373, .000519232, .000240565, 6.165e-05]),
+    ("cosine", "linear", 3, True, (-1,), [1e-05, 0.000666667, 0.00133333] + COSINE[:7]),
+    (
+        "cosine",
+        "constant",
+        3,
+        False,
+        (-1,),
+        CONS * 3 + [0.002, 0.00164886, 0.00125962, 0.000870373, 0.000519232, 0.000240565, 6.165e-05],
+    ),
     ("cosine", "constant", -1, True, (-1,), COSINE),
-    ("single_step", "constant", 1, True, (4,), CONS + [.002] * 4 + [.0002] * 4 + [2e-05]),
-    ("multi_step", "constant", 2, True, (3, 6), CONS * 2 + [.002] * 3 + [.0002] * 3 + [2e-05] * 2),
-    ("multi_step", "constant", 2, False, (3, 6), CONS * 2 + [.002] + [.0002] * 3 + [2e-05] * 4),
+    ("single_step", "constant", 1, True, (4,), CONS + [0.002] * 4 + [0.0002] * 4 + [2e-05]),
+    ("multi_step", "constant", 2, True, (3, 6), CONS * 2 + [0.002] * 3 + [0.0002] * 3 + [2e-05] * 2),
+    ("multi_step", "constant", 2, False, (3, 6), CONS * 2 + [0.002] + [0.0002] * 3 + [2e-05] * 4),
 ]
 
 
@@ -47,8 +66,9 @@ def run(optimizer, scheduler, epochs):
 @pytest.mark.parametrize("name, warmup, epochs, recount, stepsize, table", TABLES)
 def test_learning_rates(name, warmup, epochs, recount, stepsize, table):
     """Fault: a schedule off by an epoch, or a warm-up that shortens it, trains a different model."""
-    optimizer, scheduler = pair(dict(LR_SCHEDULER=name, WARMUP_TYPE=warmup, WARMUP_EPOCH=epochs, WARMUP_RECOUNT=recount,
-                                     STEPSIZE=stepsize))
+    optimizer, scheduler = pair(
+        dict(LR_SCHEDULER=name, WARMUP_TYPE=warmup, WARMUP_EPOCH=epochs, WARMUP_RECOUNT=recount, STEPSIZE=stepsize)
+    )
     assert optimizer.param_groups[0]["initial_lr"] == 0.002
     assert run(optimizer, scheduler, 10) == pytest.approx(table, rel=1e-5)
 
@@ -60,7 +80,12 @@ def test_single_step_without_size_never_drops():
 
 
 def all_states(warmup):
-    return [(name, w, recount) for name in ("cosine", "single_step", "multi_step") for w in warmup for recount in (True, False)]
+    return [
+        (name, w, recount)
+        for name in ("cosine", "single_step", "multi_step")
+        for w in warmup
+        for recount in (True, False)
+    ]
 
 
 @toolbox_only
@@ -89,19 +114,32 @@ def test_state_without_warmup_is_refused_by_a_run_with_it():
         warm.load_state_dict(plain.state_dict())
 
 
-@pytest.mark.parametrize("name, cls, want", [
-    ("sgd", torch.optim.SGD, dict(momentum=0.8, dampening=0, nesterov=True)),
-    ("adam", torch.optim.Adam, dict(betas=(0.5, 0.6), amsgrad=False, eps=1e-8)),
-    ("amsgrad", torch.optim.Adam, dict(betas=(0.5, 0.6), amsgrad=True)),
-    ("adamw", torch.optim.AdamW, dict(betas=(0.5, 0.6), eps=1e-8)),
-    ("rmsprop", torch.optim.RMSprop, dict(momentum=0.8, alpha=0.7)),
-])
+@pytest.mark.parametrize(
+    "name, cls, want",
+    [
+        ("sgd", torch.optim.SGD, dict(momentum=0.8, dampening=0, nesterov=True)),
+        ("adam", torch.optim.Adam, dict(betas=(0.5, 0.6), amsgrad=False, eps=1e-8)),
+        ("amsgrad", torch.optim.Adam, dict(betas=(0.5, 0.6), amsgrad=True)),
+        ("adamw", torch.optim.AdamW, dict(betas=(0.5, 0.6), eps=1e-8)),
+        ("rmsprop", torch.optim.RMSprop, dict(momentum=0.8, alpha=0.7)),
+    ],
+)
 def test_options_reach_the_optimiser(name, cls, want):
     """Fault: a config value that has no effect."""
     model = nn.Linear(2, 2)
     model.bias.requires_grad = False
-    optimizer = build_optimizer(model, optim_cfg(NAME=name, MOMENTUM=0.8, SGD_NESTEROV=True, ADAM_BETA1=0.5, ADAM_BETA2=0.6,
-                                                 RMSPROP_ALPHA=0.7, WEIGHT_DECAY=0.03))
+    optimizer = build_optimizer(
+        model,
+        optim_cfg(
+            NAME=name,
+            MOMENTUM=0.8,
+            SGD_NESTEROV=True,
+            ADAM_BETA1=0.5,
+            ADAM_BETA2=0.6,
+            RMSPROP_ALPHA=0.7,
+            WEIGHT_DECAY=0.03,
+        ),
+    )
     group = optimizer.param_groups[0]
     assert type(optimizer) is cls and len(group["params"]) == 2, "frozen parameters keep their place in the checkpoint"
     for key, value in {**want, "lr": 0.002, "weight_decay": 0.03}.items():
@@ -141,7 +179,9 @@ def test_staged_rates_refuse_to_lose_parameters():
         build_optimizer(model, optim_cfg(STAGED_LR=True), param_groups=[{"params": [model.ctx]}])
 
 
-@pytest.mark.parametrize("options", [dict(NAME="sdg"), dict(LR_SCHEDULER="cosin"), dict(WARMUP_EPOCH=1, WARMUP_TYPE="lin")])
+@pytest.mark.parametrize(
+    "options", [dict(NAME="sdg"), dict(LR_SCHEDULER="cosin"), dict(WARMUP_EPOCH=1, WARMUP_TYPE="lin")]
+)
 def test_unknown_names_are_refused(options):
     """Fault: a typing error trains with something else."""
     with pytest.raises(ValueError, match="sgd|cosine|linear"):

@@ -1,4 +1,5 @@
 """What other people's code imports, and what it may not find."""
+
 import ast
 import importlib
 import pathlib
@@ -26,10 +27,10 @@ NAMES = {
     "dassl.metrics": "compute_accuracy",
     "dassl.evaluation": "build_evaluator EVALUATOR_REGISTRY EvaluatorBase Classification",
     "dassl.utils": "setup_logger set_random_seed collect_env_info load_checkpoint load_pretrained_weights "
-                   "mkdir_if_missing listdir_nohidden read_json write_json check_isfile MetricMeter AverageMeter Registry "
-                   "check_availability tolist_if_not read_image Logger count_num_param save_checkpoint "
-                   "resume_from_checkpoint open_all_layers open_specified_layers init_network_weights "
-                   "get_most_similar_str_to_a_from_b download_url",
+    "mkdir_if_missing listdir_nohidden read_json write_json check_isfile MetricMeter AverageMeter Registry "
+    "check_availability tolist_if_not read_image Logger count_num_param save_checkpoint "
+    "resume_from_checkpoint open_all_layers open_specified_layers init_network_weights "
+    "get_most_similar_str_to_a_from_b download_url",
 }
 
 
@@ -54,10 +55,17 @@ def test_trainer_has_the_methods_that_subclasses_call_and_override(name):
 
 
 @toolbox_only
-@pytest.mark.parametrize("statement", ["from dassl.engine import TrainerXU", "from dassl.modeling import build_head",
-                                       "import dassl.engine.ssl", "from dassl.data.datasets.dg import wilds",
-                                       "from dassl.data.samplers import RandomDomainSampler",
-                                       "from dassl.data.transforms.transforms import RandAugment"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from dassl.engine import TrainerXU",
+        "from dassl.modeling import build_head",
+        "import dassl.engine.ssl",
+        "from dassl.data.datasets.dg import wilds",
+        "from dassl.data.samplers import RandomDomainSampler",
+        "from dassl.data.transforms.transforms import RandAugment",
+    ],
+)
 def test_left_out_names_say_so(statement):
     """Fault: a bare 'cannot import name' leaves the user guessing which dassl is active."""
     with pytest.raises(ImportError, match=r"not in this toolbox; .* has .*(dassl\.|build|Trainer)"):
@@ -80,6 +88,7 @@ ALLOWED = {"torch", "torchvision", "numpy", "PIL", "yacs", "sklearn", "tabulate"
 def test_sources_know_nothing_of_the_project_and_import_only_what_is_declared():
     """Fault: a short cut from the toolbox into the project, or a dependency that the toolbox's pyproject does not name."""
     import sys
+
     source = pathlib.Path(dassl.__file__).parent
     files = sorted(source.rglob("*.py"))
     assert len(files) > 20
@@ -88,8 +97,13 @@ def test_sources_know_nothing_of_the_project_and_import_only_what_is_declared():
         found = re.search(r"clip|prompt|trainers\.|descriptions", text, re.IGNORECASE)
         assert found is None, f"{file}: {found}"
         for node in ast.walk(ast.parse(text)):
-            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else \
-                [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            modules = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and node.level == 0
+                else []
+            )
             for module in modules:
                 top = module.split(".")[0]
                 assert top in ALLOWED or top in sys.stdlib_module_names, f"{file} imports {module}"

@@ -1,4 +1,5 @@
 """The training loop: order, lines, files, resuming."""
+
 import json
 import os
 import random
@@ -24,10 +25,16 @@ def trained(cfg, seed=1, **kwargs):
 
 
 def generators():
-    return random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2], torch.get_rng_state().tolist()
+    return (
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        np.random.get_state()[2],
+        torch.get_rng_state().tolist(),
+    )
 
 
 # Construction
+
 
 def test_order_of_construction(cfg):
     """Fault: build_model runs without the data, or check_cfg after a minute of loading."""
@@ -46,9 +53,16 @@ def test_order_of_construction(cfg):
             seen.append(("model", self.num_classes, hasattr(self, "evaluator"), self.dm.dataset.classnames))
 
     trainer = Recorder(cfg())
-    assert seen == [("check_cfg", "ToyTrainer", False, True), ("data", "cpu", 0, 0, 4),
-                    ("model", 3, False, ["crimson", "lime", "navy"])]
-    assert trainer.best_result == -float("inf") and trainer.output_dir == trainer.cfg.OUTPUT_DIR and trainer._writer is None
+    assert seen == [
+        ("check_cfg", "ToyTrainer", False, True),
+        ("data", "cpu", 0, 0, 4),
+        ("model", 3, False, ["crimson", "lime", "navy"]),
+    ]
+    assert (
+        trainer.best_result == -float("inf")
+        and trainer.output_dir == trainer.cfg.OUTPUT_DIR
+        and trainer._writer is None
+    )
     assert trainer.lab2cname == {0: "crimson", 1: "lime", 2: "navy"} and trainer.train_loader_u is None
     assert trainer.num_source_domains == 0 and len(trainer.val_loader) == 2
 
@@ -69,6 +83,7 @@ def test_trainer_without_model(cfg):
 
 # Models
 
+
 def test_bookkeeping(cfg):
     """Fault: modes, steps or names that reach the wrong modules."""
     trainer = ToyTrainer(cfg())
@@ -80,9 +95,11 @@ def test_bookkeeping(cfg):
     trainer.set_model_mode("train")
     trainer.set_model_mode("test", ["frozen"])
     assert trainer.model.training and not frozen.training
-    for wrong, error in ((lambda: trainer.set_model_mode("trian"), KeyError),
-                         (lambda: trainer.get_model_names("none"), AssertionError),
-                         (lambda: trainer.register_model("frozen", frozen), AssertionError)):
+    for wrong, error in (
+        (lambda: trainer.set_model_mode("trian"), KeyError),
+        (lambda: trainer.get_model_names("none"), AssertionError),
+        (lambda: trainer.register_model("frozen", frozen), AssertionError),
+    ):
         with pytest.raises(error):
             wrong()
     assert trainer.get_current_lr() == 1e-5
@@ -112,6 +129,7 @@ def test_backward_and_update(cfg):
 @toolbox_only
 def test_loss_that_is_not_finite(cfg):
     """Fault: NaN weights saved as a result; an error that does not say when."""
+
     class Diverges(ToyTrainer):
         def forward_backward(self, batch):
             loss = self.model[2].weight.sum() * (float("nan") if (self.epoch, self.batch_idx) == (1, 2) else 1)
@@ -146,6 +164,7 @@ def test_prograd(cfg):
 
 
 # The loop
+
 
 def test_hooks_are_called_in_order(cfg):
     """Fault: a hook missed; resume cannot change the first epoch."""
@@ -198,7 +217,10 @@ def test_run_draws_nothing_of_its_own(cfg):
 
 def test_first_epoch_is_the_same_for_any_number_of_workers(cfg):
     """Fault: an own generator or worker_init_fn for the loader."""
-    none, two = (trained(cfg("DATALOADER.NUM_WORKERS", n, "OPTIM.MAX_EPOCH", 1, "TEST.NO_TEST", True, out=f"w{n}")) for n in (0, 2))
+    none, two = (
+        trained(cfg("DATALOADER.NUM_WORKERS", n, "OPTIM.MAX_EPOCH", 1, "TEST.NO_TEST", True, out=f"w{n}"))
+        for n in (0, 2)
+    )
     assert [t[2] for t in none.trace] == [t[2] for t in two.trace]
 
 
@@ -206,7 +228,7 @@ def test_rates_and_steps(cfg):
     """Fault: the loop steps the schedule as well, or not at all."""
     trainer = trained(cfg())
     rates = [lr for _, lr, _, _ in trainer.trace]
-    want = [1e-5, 0.01, 0.01 * (1 + 2 ** -0.5) / 2, 0.005]
+    want = [1e-5, 0.01, 0.01 * (1 + 2**-0.5) / 2, 0.005]
     assert rates == pytest.approx([lr for lr in want for _ in range(3)])
 
 
@@ -215,12 +237,22 @@ def test_files_of_a_run(cfg, tmp_path):
     setup_logger(str(tmp_path / "out"))
     trained(cfg("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 2))
     out = tmp_path / "out"
-    assert {"log.txt", "tensorboard", "classifier"} <= set(os.listdir(out)) <= \
-        {"log.txt", "tensorboard", "classifier", "results.json", "resume_state.pt"}
-    assert sorted(os.listdir(out / "classifier")) == ["checkpoint", "model-best.pth.tar", "model.pth.tar-2", "model.pth.tar-4"]
+    assert (
+        {"log.txt", "tensorboard", "classifier"}
+        <= set(os.listdir(out))
+        <= {"log.txt", "tensorboard", "classifier", "results.json", "resume_state.pt"}
+    )
+    assert sorted(os.listdir(out / "classifier")) == [
+        "checkpoint",
+        "model-best.pth.tar",
+        "model.pth.tar-2",
+        "model.pth.tar-4",
+    ]
     assert (out / "classifier" / "checkpoint").read_text() == "model.pth.tar-4\n"
     assert os.listdir(tmp_path) == ["out"] and os.listdir(out / "tensorboard")
-    last, best = (torch.load(out / "classifier" / name, weights_only=False) for name in ("model.pth.tar-4", "model-best.pth.tar"))
+    last, best = (
+        torch.load(out / "classifier" / name, weights_only=False) for name in ("model.pth.tar-4", "model-best.pth.tar")
+    )
     assert set(last) == set(best) == {"state_dict", "epoch", "optimizer", "scheduler", "val_result"}
     assert last["epoch"] == 4 and last["val_result"] is None and type(best["val_result"]) is float
 
@@ -252,11 +284,15 @@ def test_no_test_means_none(cfg, tmp_path, final):
     trainer = fixed_results([1.0] * 4)(cfg("TEST.FINAL_MODEL", final, "TEST.NO_TEST", True))
     trainer.tested.clear()
     trainer.train()
-    assert trainer.tested == [] and sorted(os.listdir(tmp_path / "out" / "classifier")) == ["checkpoint", "model.pth.tar-4"]
+    assert trainer.tested == [] and sorted(os.listdir(tmp_path / "out" / "classifier")) == [
+        "checkpoint",
+        "model.pth.tar-4",
+    ]
 
 
 def test_evaluation(cfg, capsys):
     """Fault: the wrong split, training mode, gradients, or a result that is not the accuracy."""
+
     class Checks(ToyTrainer):
         def model_inference(self, input):
             assert not self.model.training and not torch.is_grad_enabled()
@@ -282,8 +318,10 @@ def test_keyword_of_a_fork_is_accepted(cfg):
 
 # Lines and logs
 
-PROGRESS = (r"epoch \[(\d+)/4\] batch \[(\d+)/3\] time [\d.]+ \([\d.]+\) data [\d.]+ \([\d.]+\) "
-            r"loss [\d.]+ \([\d.]+\) acc [\d.]+ \([\d.]+\) lr (\d\.\d{4}e-\d\d) eta \d+:\d\d:\d\d")
+PROGRESS = (
+    r"epoch \[(\d+)/4\] batch \[(\d+)/3\] time [\d.]+ \([\d.]+\) data [\d.]+ \([\d.]+\) "
+    r"loss [\d.]+ \([\d.]+\) acc [\d.]+ \([\d.]+\) lr (\d\.\d{4}e-\d\d) eta \d+:\d\d:\d\d"
+)
 
 
 @pytest.mark.parametrize("freq, batches", [(1, [1, 2, 3]), (2, [2]), (3, [3]), (4, [1, 2, 3])])
@@ -320,7 +358,7 @@ def test_first_family_of_parsers(cfg, tmp_path):
     assert parse(log, "Finish training", "macro_f1") is not None and parse(log, "Finish training", "error") is not None
     lines = log.read_text().splitlines()
     assert lines.count("Finish training") == 1
-    assert not any("* accuracy" in line for line in lines[:lines.index("=> result")])
+    assert not any("* accuracy" in line for line in lines[: lines.index("=> result")])
 
     setup_logger(str(tmp_path / "eval"))
     trainer.test()
@@ -333,7 +371,9 @@ def test_second_family_of_parsers(cfg, tmp_path):
     """Fault: runs of MaPLe-like checkouts parsed as unfinished."""
     setup_logger(str(tmp_path / "out"))
     trainer = trained(cfg())
-    assert parse(tmp_path / "out" / "log.txt", "Finished training") == pytest.approx(trainer.evaluator.evaluate()["accuracy"], abs=0.051)
+    assert parse(tmp_path / "out" / "log.txt", "Finished training") == pytest.approx(
+        trainer.evaluator.evaluate()["accuracy"], abs=0.051
+    )
 
 
 @toolbox_only
@@ -344,7 +384,9 @@ def test_no_progress_bar_in_a_pipe(cfg, capfd):
 
 
 @toolbox_only
-@pytest.mark.parametrize("final, epoch, name", [("best_val", 2, "model-best.pth.tar"), ("last_step", 4, "model.pth.tar-4")])
+@pytest.mark.parametrize(
+    "final, epoch, name", [("best_val", 2, "model-best.pth.tar"), ("last_step", 4, "model.pth.tar-4")]
+)
 def test_results_file(cfg, tmp_path, final, epoch, name):
     """Fault: a number whose weights nobody can tell."""
     validation = iter([10.0, 50.0, 50.0, 40.0])
@@ -359,13 +401,16 @@ def test_results_file(cfg, tmp_path, final, epoch, name):
     if final == "best_val":
         assert [(r["split"], r["epoch"]) for r in records[:-1]] == [("val", e) for e in (1, 2, 3, 4)]
     last = records[-1]
-    assert (last["split"], last["epoch"]) == ("test", epoch) and last["checkpoint"].endswith(os.path.join("classifier", name))
+    assert (last["split"], last["epoch"]) == ("test", epoch) and last["checkpoint"].endswith(
+        os.path.join("classifier", name)
+    )
     assert {"time", "accuracy", "error_rate", "macro_f1"} <= set(last)
 
 
 @toolbox_only
 def test_results_of_trainers_with_their_own_test_and_loading(cfg, tmp_path):
     """Fault: the best model's result recorded as the last epoch's."""
+
     class Own(ToyTrainer):
         def test(self, split=None):
             self.evaluator.reset()
@@ -380,16 +425,20 @@ def test_results_of_trainers_with_their_own_test_and_loading(cfg, tmp_path):
 
     Own(cfg("TEST.FINAL_MODEL", "best_val")).train()
     records = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert len(records) == 5 and records[-1]["checkpoint"].endswith("model-best.pth.tar") and records[-1]["epoch"] is None
+    assert (
+        len(records) == 5 and records[-1]["checkpoint"].endswith("model-best.pth.tar") and records[-1]["epoch"] is None
+    )
 
 
 # Scalars
+
 
 def test_tensorboard(cfg, tmp_path):
     """Fault: curves under other names or steps."""
     pytest.importorskip("tensorboard")
     trained(cfg("TEST.FINAL_MODEL", "best_val"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     assert {"train/loss", "train/acc", "train/lr", "val/accuracy", "test/accuracy"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("train/lr")] == list(range(12))
@@ -416,6 +465,7 @@ def test_scalars_without_a_writer(cfg):
 
 
 # Loading and resuming
+
 
 def test_load_model(cfg, tmp_path, capsys):
     """Fault: another run's or epoch's weights evaluated."""
@@ -448,7 +498,10 @@ CASES = {
     "no workers": (),
     "two workers": ("DATALOADER.NUM_WORKERS", 2),
     "best_val, linear": ("TEST.FINAL_MODEL", "best_val", "OPTIM.WARMUP_TYPE", "linear", "OPTIM.WARMUP_EPOCH", 2),
-    "all generators": ("INPUT.TRANSFORMS", ("random_translation", "random_flip", "cutout", "gaussian_noise", "normalize")),
+    "all generators": (
+        "INPUT.TRANSFORMS",
+        ("random_translation", "random_flip", "cutout", "gaussian_noise", "normalize"),
+    ),
 }
 
 
@@ -499,6 +552,7 @@ def test_resume_at_the_end_only_tests(cfg, capsys):
 @toolbox_only
 def test_resume_without_its_state(cfg, tmp_path, capsys):
     """Fault: a run of Dassl.pytorch, or one whose state is of another epoch, cannot go on, or takes the wrong state."""
+
     def cut():
         set_random_seed(1)
         with pytest.raises(Stopped):
@@ -527,6 +581,7 @@ def test_nothing_to_resume(cfg, tmp_path, missing):
 @toolbox_only
 def test_models_of_different_epochs_do_not_resume(cfg, tmp_path):
     """Fault: two halves of different epochs trained on as one model."""
+
     class Two(ToyTrainer):
         def build_model(self):
             super().build_model()
@@ -562,7 +617,9 @@ Killed(toy_cfg(sys.argv[1], sys.argv[2], "TRAIN.CHECKPOINT_FREQ", 1, "TEST.NO_TE
 @toolbox_only
 def test_run_killed_while_saving_resumes_to_the_same_weights(cfg, pictures, tmp_path):
     """Fault: kill -9 between two files of a checkpoint leaves a run that cannot go on."""
-    done = subprocess.run([sys.executable, "-c", KILLED, pictures, str(tmp_path / "killed")], env=environment(), stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, pictures, str(tmp_path / "killed")], env=environment(), stdout=subprocess.DEVNULL
+    )
     assert done.returncode == -9
     options = ("TRAIN.CHECKPOINT_FREQ", 1, "TEST.NO_TEST", True)
     resumed = trained(cfg(*options, out="killed"), seed=5)
@@ -573,6 +630,7 @@ def test_run_killed_while_saving_resumes_to_the_same_weights(cfg, pictures, tmp_
 @toolbox_only
 def test_gradient_scaler_is_kept(cfg):
     """Fault: a resumed mixed-precision run starts from the default scale."""
+
     class Scaled(ToyTrainer):
         def build_model(self):
             super().build_model()

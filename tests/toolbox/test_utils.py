@@ -1,4 +1,5 @@
 """Registries, meters, the log, files, layers."""
+
 import os
 import random
 import subprocess
@@ -40,7 +41,9 @@ def test_registry_names_the_closest():
     """Fault: KeyError: 'small', and no list."""
     registry = Registry("THING")
     registry.register(type("Small", (), {}))
-    with pytest.raises(KeyError, match=r"'small' is not registered in THING. Did you mean 'Small'\? Registered: \['Small'\]"):
+    with pytest.raises(
+        KeyError, match=r"'small' is not registered in THING. Did you mean 'Small'\? Registered: \['Small'\]"
+    ):
         registry.get("small")
 
 
@@ -73,7 +76,7 @@ def test_meters():
 
 def test_topk_accuracy():
     """Fault: fractions instead of percent; top-5 fails on non-contiguous memory."""
-    output = torch.tensor([[5., 1, 2, 3], [1, 5, 3, 2], [3, 2, 1, 5], [1, 2, 5, 3]])
+    output = torch.tensor([[5.0, 1, 2, 3], [1, 5, 3, 2], [3, 2, 1, 5], [1, 2, 5, 3]])
     target = torch.tensor([0, 2, 0, 0])
     assert compute_accuracy(output, target)[0].item() == 25.0
     assert compute_accuracy((output, None), target)[0].item() == 25.0
@@ -82,22 +85,31 @@ def test_topk_accuracy():
 @toolbox_only
 def test_topk_accuracy_above_one():
     """Fault: a view of a non-contiguous tensor."""
-    output = torch.tensor([[5., 1, 2, 3], [1, 5, 3, 2], [3, 2, 1, 5], [1, 2, 5, 3]])
+    output = torch.tensor([[5.0, 1, 2, 3], [1, 5, 3, 2], [3, 2, 1, 5], [1, 2, 5, 3]])
     top = compute_accuracy(output, torch.tensor([0, 2, 0, 0]), topk=(1, 2, 4))
     assert [t.item() for t in top] == [25.0, 75.0, 100.0] and top[0].shape == (1,)
 
 
 def test_seed_reaches_all_generators():
     """Fault: a generator left unseeded makes seeds mean nothing."""
+
     def draw():
         utils.set_random_seed(7)
         return random.random(), np.random.rand(), torch.rand(1).item()
 
-    assert draw() == draw() == (random.Random(7).random(), np.random.RandomState(7).rand(),
-                                torch.rand(1, generator=torch.Generator().manual_seed(7)).item())
+    assert (
+        draw()
+        == draw()
+        == (
+            random.Random(7).random(),
+            np.random.RandomState(7).rand(),
+            torch.rand(1, generator=torch.Generator().manual_seed(7)).item(),
+        )
+    )
 
 
 # Log
+
 
 def test_log_goes_to_console_and_file(tmp_path, capsys):
     """Fault: a second run overwrites the first one's log, which parsers read."""
@@ -138,12 +150,15 @@ def test_log_is_a_good_stdout(tmp_path, capfd):
 @pytest.mark.parametrize("end", ["os._exit(3)", "sys.stdout.flush(); sys.stdout.close(); os._exit(3)"])
 def test_log_survives_os_exit(tmp_path, end):
     """Fault: a buffered log is empty when a trainer ends by os._exit, and its result is lost."""
-    code = f"import os, sys, dassl.utils; dassl.utils.setup_logger({str(tmp_path)!r}); print('* accuracy: 75.0%'); {end}"
+    code = (
+        f"import os, sys, dassl.utils; dassl.utils.setup_logger({str(tmp_path)!r}); print('* accuracy: 75.0%'); {end}"
+    )
     assert subprocess.run([sys.executable, "-c", code], env=environment(), stdout=subprocess.DEVNULL).returncode == 3
     assert (tmp_path / "log.txt").read_text() == "* accuracy: 75.0%\n"
 
 
 # Files
+
 
 def test_json_and_folders(tmp_path, monkeypatch):
     """Fault: a missing folder ends a run at the point where it writes its result."""
@@ -176,6 +191,7 @@ def test_download_shows_no_bar_in_a_pipe_and_unpacks(tmp_path, capfd):
     import zipfile
 
     from dassl.data.datasets import DatasetBase
+
     with zipfile.ZipFile(tmp_path / "src.zip", "w") as archive:
         archive.writestr("inside.txt", "hello")
     DatasetBase.download_data(None, (tmp_path / "src.zip").as_uri(), str(tmp_path / "data" / "got.zip"))
@@ -189,6 +205,7 @@ def test_environment_report():
 
 
 # Layers
+
 
 def two_layers():
     model = nn.Sequential()

@@ -1,4 +1,5 @@
 """A small picture data set and a small trainer, written against the public names only."""
+
 import os
 
 import dassl
@@ -34,8 +35,11 @@ def write_pictures(root):
 class ToyPictures(DatasetBase):
     def __init__(self, cfg):
         def read(split):
-            return [Datum(impath=os.path.join(cfg.DATASET.ROOT, split, f"{name}_{i}.png"), label=label, classname=name)
-                    for label, (name, _) in enumerate(COLOURS) for i in range(SIZES[split])]
+            return [
+                Datum(impath=os.path.join(cfg.DATASET.ROOT, split, f"{name}_{i}.png"), label=label, classname=name)
+                for label, (name, _) in enumerate(COLOURS)
+                for i in range(SIZES[split])
+            ]
 
         train = self.generate_fewshot_dataset(read("train"), num_shots=cfg.DATASET.NUM_SHOTS)
         super().__init__(train_x=train, val=read("val"), test=read("test"))
@@ -74,13 +78,46 @@ class ToyTrainer(TrainerX):
 def toy_cfg(root, output_dir, *pairs):
     """Return a frozen config for the toys; ``pairs`` are KEY, VALUE, ... as on a command line."""
     cfg = get_cfg_default()
-    cfg.merge_from_list([
-        "DATASET.ROOT", root, "DATASET.NAME", "ToyPictures", "TRAINER.NAME", "ToyTrainer", "OUTPUT_DIR", str(output_dir),
-        "USE_CUDA", False, "VERBOSE", False, "INPUT.SIZE", (16, 16),
-        "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"), "DATALOADER.NUM_WORKERS", 0,
-        "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATALOADER.TEST.BATCH_SIZE", 8, "OPTIM.NAME", "sgd", "OPTIM.LR", 0.01,
-        "OPTIM.MAX_EPOCH", 4, "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant",
-        "TRAIN.PRINT_FREQ", 2])
+    cfg.merge_from_list(
+        [
+            "DATASET.ROOT",
+            root,
+            "DATASET.NAME",
+            "ToyPictures",
+            "TRAINER.NAME",
+            "ToyTrainer",
+            "OUTPUT_DIR",
+            str(output_dir),
+            "USE_CUDA",
+            False,
+            "VERBOSE",
+            False,
+            "INPUT.SIZE",
+            (16, 16),
+            "INPUT.TRANSFORMS",
+            ("random_resized_crop", "random_flip", "normalize"),
+            "DATALOADER.NUM_WORKERS",
+            0,
+            "DATALOADER.TRAIN_X.BATCH_SIZE",
+            8,
+            "DATALOADER.TEST.BATCH_SIZE",
+            8,
+            "OPTIM.NAME",
+            "sgd",
+            "OPTIM.LR",
+            0.01,
+            "OPTIM.MAX_EPOCH",
+            4,
+            "OPTIM.LR_SCHEDULER",
+            "cosine",
+            "OPTIM.WARMUP_EPOCH",
+            1,
+            "OPTIM.WARMUP_TYPE",
+            "constant",
+            "TRAIN.PRINT_FREQ",
+            2,
+        ]
+    )
     cfg.merge_from_list(list(pairs))
     cfg.freeze()
     return cfg
@@ -93,4 +130,8 @@ toolbox_only = pytest.mark.skipif(getattr(dassl, "IMPLEMENTATION", None) != "too
 def environment():
     """Return the variables for a process that imports this module."""
     here = os.path.dirname(__file__)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }

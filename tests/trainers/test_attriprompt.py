@@ -1,4 +1,5 @@
 """AttriPrompt's parts against slow loops, and what its users get wrong."""
+
 import json
 
 import golden_clip
@@ -28,10 +29,15 @@ def towers(request, tmp_path_factory):
 
 
 def slow_prompts(trainer, images):
-    """The prompts of every image by hand: stock blocks, one image, one layer and one cluster at a time; (B, L, E, D) and the distance."""
+    """The prompts of every image by hand: stock blocks, one image, one layer and one cluster at a time; (B, L, E, D)
+    and the distance.
+    """
     clip, pool, s = trainer.clip, trainer.learner, trainer.settings
     seen = []
-    hooks = [b.register_forward_hook(lambda m, i, out: seen.append(out[1:].transpose(0, 1))) for b in clip.visual.transformer.resblocks]
+    hooks = [
+        b.register_forward_hook(lambda m, i, out: seen.append(out[1:].transpose(0, 1)))
+        for b in clip.visual.transformer.resblocks
+    ]
     features = clip.encode_image(images)
     for hook in hooks:
         hook.remove()
@@ -45,7 +51,7 @@ def slow_prompts(trainer, images):
             fetched = []
             for centroid in cluster_tokens(tokens, s.N_CLUSTERS)[0]:
                 cosines = torch.stack([F.cosine_similarity(centroid, key, dim=0) for key in pool.keys[which]])
-                for m in sorted(range(len(cosines)), key=lambda m: -cosines[m].item())[:s.TOP_K]:
+                for m in sorted(range(len(cosines)), key=lambda m: -cosines[m].item())[: s.TOP_K]:
                     fetched.append(pool.prompts[which, m])
                     distances.append(1 - cosines[m])
             rows.append(torch.cat(fetched))
@@ -57,19 +63,29 @@ def slow_losses(trainer, images, labels):
     """The objective by the book, from 77-token texts of one image at a time."""
     s = trainer.settings
     features, prompts, distance = slow_prompts(trainer, images)
-    text = torch.stack([unit(plain.encode_text(trainer.clip, trainer.sentences, list(p))) for p in prompts])  # (B, C, d)
+    text = torch.stack(
+        [unit(plain.encode_text(trainer.clip, trainer.sentences, list(p))) for p in prompts]
+    )  # (B, C, d)
     scale, n = trainer.clip.logit_scale.exp(), len(images)
-    i2t = sum(-F.log_softmax(torch.stack([scale * features[i] @ t for t in text[i]]), 0)[labels[i]] for i in range(n)) / n
+    i2t = (
+        sum(-F.log_softmax(torch.stack([scale * features[i] @ t for t in text[i]]), 0)[labels[i]] for i in range(n)) / n
+    )
     t2i = 0
     for i in range(n):
         log_p = F.log_softmax(torch.stack([scale * text[i, labels[i]] @ v for v in features]), 0)
         same = [j for j in range(n) if labels[j] == labels[i]]
         t2i = t2i - sum(log_p[j] for j in same) / len(same) / n
-    regular = sum((text[i, c] - w).abs().mean() for i in range(n) for c, w in enumerate(trainer.text_anchors)) / n / len(trainer.text_anchors)
+    regular = (
+        sum((text[i, c] - w).abs().mean() for i in range(n) for c, w in enumerate(trainer.text_anchors))
+        / n
+        / len(trainer.text_anchors)
+    )
     return {"i2t": s.IMAGE_TO_TEXT * i2t, "t2i": s.ALPHA * t2i, "text": s.LAMBDA * regular, "key": s.KEY * distance}
 
 
-@pytest.mark.parametrize("options", [(), (f"{NODE}.POOL", "shared"), (f"{NODE}.TOP_K", 2, f"{NODE}.N_CTX", 2, f"{NODE}.N_CLUSTERS", 3)])
+@pytest.mark.parametrize(
+    "options", [(), (f"{NODE}.POOL", "shared"), (f"{NODE}.TOP_K", 2, f"{NODE}.N_CTX", 2, f"{NODE}.N_CLUSTERS", 3)]
+)
 def test_losses_and_gradients_against_a_slow_loop(options, towers, build):
     """A wrong layer, order, prompt, positive, mean or weight shows in a term or in the gradient of a pool."""
     trainer = build("AttriPrompt", *DEEP, f"{NODE}.POOL_SIZE", 6, *options, "MODEL.BACKBONE.NAME", str(towers))
@@ -96,8 +112,12 @@ def test_evaluation_against_a_slow_loop(towers, build):
     with torch.no_grad():
         trainer.learner.prompts.mul_(10)
         features, prompts, _ = slow_prompts(trainer, IMAGES)
-        expected = torch.stack([trainer.clip.logit_scale.exp() * v @ unit(plain.encode_text(trainer.clip, trainer.sentences, list(p))).T
-                                for v, p in zip(features, prompts)])
+        expected = torch.stack(
+            [
+                trainer.clip.logit_scale.exp() * v @ unit(plain.encode_text(trainer.clip, trainer.sentences, list(p))).T
+                for v, p in zip(features, prompts)
+            ]
+        )
         logits = trainer.classify(IMAGES)
         assert (logits[0] - logits[1]).abs().max() > 1e-2, "texts should depend on the image"
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
@@ -141,18 +161,29 @@ def test_without_retrieval(build):
     assert list(trainer.losses(Batch(IMAGES, torch.tensor([0, 1, 2, 0]), 1, None, None))) == ["i2t", "t2i", "text"]
 
 
-# ------------------------------------------------------------------------------------------------------------------ pool
+# ------------------------------------------------------------------------------------------------------------------
+# pool
 
 
-@pytest.mark.parametrize("text, vision, expected", [(3, 3, [1, 2, 3]), (2, 3, [2, 3]), (12, 24, list(range(2, 25, 2))), (4, 2, [1, 1, 2, 2]),
-                                                    (12, 3, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3])])
+@pytest.mark.parametrize(
+    "text, vision, expected",
+    [
+        (3, 3, [1, 2, 3]),
+        (2, 3, [2, 3]),
+        (12, 24, list(range(2, 25, 2))),
+        (4, 2, [1, 1, 2, 2]),
+        (12, 3, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3]),
+    ],
+)
 def test_layer_mapping(text, vision, expected):
     """round(j L_v / L_t), never layer 0; the last feeds the last."""
     assert [vision_layer(j, text, vision) for j in range(1, text + 1)] == expected
 
 
 def test_keys_start_from_the_data(build):
-    """Each key is near some centroid, the seed decides alone, no global random state moves, and training resumes with learned keys."""
+    """Each key is near some centroid, the seed decides alone, no global random state moves, and training resumes with
+    learned keys.
+    """
     first, second = build("AttriPrompt"), build("AttriPrompt")
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first.start_keys()
@@ -182,7 +213,10 @@ def test_keys_are_started_once(build, tmp_path):
     options = ("OPTIM.MAX_EPOCH", 1, "TEST.NO_TEST", True)
     whole = build("AttriPrompt", *options, output=tmp_path / "a")
     whole.train()
-    for name, pairs in (("resumed", ("RESUME", str(tmp_path / "a"), "OPTIM.MAX_EPOCH", 2)), ("random", (f"{NODE}.KEY_INIT", "random"))):
+    for name, pairs in (
+        ("resumed", ("RESUME", str(tmp_path / "a"), "OPTIM.MAX_EPOCH", 2)),
+        ("random", (f"{NODE}.KEY_INIT", "random")),
+    ):
         trainer = build("AttriPrompt", *options, *pairs, output=tmp_path / name)
         trainer.start_keys = lambda name=name: calls.append(name)
         trainer.train()
@@ -217,7 +251,9 @@ def test_same_seed_same_run(build, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         trainer = build("AttriPrompt", "SEED", seed, "OPTIM.MAX_EPOCH", 1, output=tmp_path / name)
         trainer.train()
-        runs.append((trainer.learner.state_dict(), json.loads((tmp_path / name / "result.json").read_text())["retrieval"]))
+        runs.append(
+            (trainer.learner.state_dict(), json.loads((tmp_path / name / "result.json").read_text())["retrieval"])
+        )
     assert all(torch.equal(value, runs[1][0][key]) for key, value in runs[0][0].items()) and runs[0][1] == runs[1][1]
     assert not torch.equal(runs[0][0]["keys"], runs[2][0]["keys"])
 
@@ -302,18 +338,21 @@ def test_kept_views_change_nothing_the_first_time(build):
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("options, message", [
-    ((f"{NODE}.N_CLUSTERS", 17), "N_CLUSTERS is 17 .* into 16"),
-    ((f"{NODE}.POOL_SIZE", 3, f"{NODE}.TOP_K", 4), "TOP_K 4 .* POOL_SIZE 3"),
-    ((f"{NODE}.N_CLUSTERS", 0), "N_CLUSTERS is 0; allowed are 1 and more"),
-    ((f"{NODE}.PROMPT_DEPTH", 4), "tower has 3 layers; allowed are 1 to 3"),
-    ((f"{NODE}.N_CTX", 20), "80 more .* CLIP's context of 77"),
-    ((f"{NODE}.POOL", "global"), "'global'; allowed are per_layer, shared"),
-    ((f"{NODE}.KEY_INIT", "zeros"), "'zeros'; allowed are data, random"),
-    ((f"{NODE}.LAMBDA", -1.0), "none may be negative"),
-    ((f"{NODE}.IMAGE_TO_TEXT", 0.0, f"{NODE}.ALPHA", 0.0), "IMAGE_TO_TEXT or ALPHA must be above 0"),
-    ((f"{NODE}.CACHE_VIEWS", 3, f"{NODE}.CACHE_MB", 0), "3 views of 32 images takes 1 MiB .*CACHE_VIEWS"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((f"{NODE}.N_CLUSTERS", 17), "N_CLUSTERS is 17 .* into 16"),
+        ((f"{NODE}.POOL_SIZE", 3, f"{NODE}.TOP_K", 4), "TOP_K 4 .* POOL_SIZE 3"),
+        ((f"{NODE}.N_CLUSTERS", 0), "N_CLUSTERS is 0; allowed are 1 and more"),
+        ((f"{NODE}.PROMPT_DEPTH", 4), "tower has 3 layers; allowed are 1 to 3"),
+        ((f"{NODE}.N_CTX", 20), "80 more .* CLIP's context of 77"),
+        ((f"{NODE}.POOL", "global"), "'global'; allowed are per_layer, shared"),
+        ((f"{NODE}.KEY_INIT", "zeros"), "'zeros'; allowed are data, random"),
+        ((f"{NODE}.LAMBDA", -1.0), "none may be negative"),
+        ((f"{NODE}.IMAGE_TO_TEXT", 0.0, f"{NODE}.ALPHA", 0.0), "IMAGE_TO_TEXT or ALPHA must be above 0"),
+        ((f"{NODE}.CACHE_VIEWS", 3, f"{NODE}.CACHE_MB", 0), "3 views of 32 images takes 1 MiB .*CACHE_VIEWS"),
+    ],
+)
 def test_settings_that_cannot_be(options, message, build):
     """What is wrong and what is allowed is said before training."""
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """What every trainer promises, over all that are registered: a new one is covered by existing."""
+
 import json
 
 import pytest
@@ -69,11 +70,15 @@ def test_save_and_load_on_other_classes(name, build, tmp_path):
     steps(trainer)
     trainer.save_model(0, str(tmp_path / "run"))
     size = (tmp_path / "run" / trainer.checkpoint_folder / "model.pth.tar-1").stat().st_size
-    assert size < 3 * 4 * sum(v.numel() for v in trainer.learner.state_dict().values()) + 50_000, "more than the learner is saved"
+    assert size < 3 * 4 * sum(v.numel() for v in trainer.learner.state_dict().values()) + 50_000, (
+        "more than the learner is saved"
+    )
     other = build(name, "DATASET.SUBSAMPLE_CLASSES", "new", "SEED", 2)
     assert set(other.classnames).isdisjoint(trainer.classnames)
     other.load_model(str(tmp_path / "run"), epoch=1)
-    assert all(torch.equal(value, other.learner.state_dict()[key]) for key, value in trainer.learner.state_dict().items())
+    assert all(
+        torch.equal(value, other.learner.state_dict()[key]) for key, value in trainer.learner.state_dict().items()
+    )
     same = build(name, "SEED", 2)
     same.load_model(str(tmp_path / "run"))
     torch.testing.assert_close(logits(same), logits(trainer), rtol=0, atol=1e-4)
@@ -101,4 +106,6 @@ def test_run_to_the_end(name, build, tmp_path):
     assert set(record["per_class"]) == set(trainer.classnames)
     assert record["accuracy"] == pytest.approx(sum(record["per_class"].values()) / len(trainer.classnames))
     assert len(record["fewshot_digest"]) == 64 and record["seed"] == 1
-    assert record["learned_parameters"] == (sum(p.numel() for p in trainer.learner.parameters()) if name in LEARNING else 0)
+    assert record["learned_parameters"] == (
+        sum(p.numel() for p in trainer.learner.parameters()) if name in LEARNING else 0
+    )

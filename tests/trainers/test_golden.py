@@ -1,4 +1,5 @@
 """The trainers against the recorded numbers of the official implementations (tests/golden/README.md)."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,9 @@ def draws_dropout_as_recorded() -> bool:
 def recorded(request, build):
     """A trainer in the recording's initial state, and the recording."""
     if request.param == "tac_dropout" and not draws_dropout_as_recorded():
-        pytest.skip("this torch draws other dropout masks than the recording's; the recording without dropout is replayed all the same")
+        pytest.skip(
+            "this torch draws other dropout masks than the recording's; the recording without dropout is replayed all the same"
+        )
     return start(request.param, build)
 
 
@@ -27,31 +30,39 @@ def close(actual, expected, tolerance):
     """Assert that two dicts of tensors agree."""
     assert set(expected) <= set(actual) and expected
     for name, value in expected.items():
-        torch.testing.assert_close(actual[name].detach(), value, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            actual[name].detach(), value, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_training_and_logits(recorded):
     """Any departure from the official loss, gradient, update, schedule or weight average shows here."""
     trainer, recording = recorded
     if "eval_base_logits_before" in recording:
-        torch.testing.assert_close(logits(trainer, recording["eval_base_img_u8"]), recording["eval_base_logits_before"], rtol=0, atol=LOGITS)
+        torch.testing.assert_close(
+            logits(trainer, recording["eval_base_img_u8"]), recording["eval_base_logits_before"], rtol=0, atol=LOGITS
+        )
     if recording.steps:
         replay(trainer, recording)
     if "eval_base_logits_after" in recording:
-        torch.testing.assert_close(logits(trainer, recording["eval_base_img_u8"]), recording["eval_base_logits_after"], rtol=0, atol=LOGITS)
+        torch.testing.assert_close(
+            logits(trainer, recording["eval_base_img_u8"]), recording["eval_base_logits_after"], rtol=0, atol=LOGITS
+        )
 
 
 def replay(trainer, recording):
     """Feed the recorded batches and compare what comes out, step by step."""
     trainer.set_model_mode("train")
-    trainer.num_batches = sum(step["epoch"] == 0 for step in recording.steps) if recording.steps[-1]["epoch"] else 10 ** 9
+    trainer.num_batches = sum(step["epoch"] == 0 for step in recording.steps) if recording.steps[-1]["epoch"] else 10**9
     for i, step in enumerate(recording.steps):
         trainer.epoch, trainer.batch_idx = step["epoch"], i % trainer.num_batches
         assert trainer.get_current_lr() == pytest.approx(step["lr"], rel=1e-6)
         if "rng" in step:
             torch.set_rng_state(step["rng"])
-        batch = {"img": [decode(view) for view in step["img_u8"]] if step["img_u8"].dim() == 5 else decode(step["img_u8"]),
-                 "label": step["label"]}
+        batch = {
+            "img": [decode(view) for view in step["img_u8"]] if step["img_u8"].dim() == 5 else decode(step["img_u8"]),
+            "label": step["label"],
+        }
         if "img0_u8" in step:
             batch["img0"] = decode(step["img0_u8"])
         assert trainer.forward_backward(batch)["loss"] == pytest.approx(step["loss"], abs=LOSS), f"iteration {i}"
@@ -72,14 +83,18 @@ def replay(trainer, recording):
 
 @pytest.mark.parametrize("name", [n for n in TRAINERS if n not in ("zeroshotclip", "tac_dropout")])
 def test_official_checkpoint_on_new_classes(name, build, tmp_path):
-    """A checkpoint in the official layout, the whole model in it, must give the official logits on classes it never saw."""
+    """A checkpoint in the official layout, the whole model in it, must give the official logits on classes it never
+    saw.
+    """
     trainer, recording = start(name, build, "new")
     state = official_state(trainer, recording)
     path = tmp_path / "official" / recording.info["checkpoint"]
     path.parent.mkdir(parents=True)
     torch.save({"state_dict": state, "epoch": 2, "optimizer": None, "scheduler": None, "val_result": None}, path)
     trainer.load_model(str(tmp_path / "official"), epoch=2)
-    torch.testing.assert_close(logits(trainer, recording["eval_new_img_u8"]), recording["eval_new_logits_after"], rtol=0, atol=LOGITS)
+    torch.testing.assert_close(
+        logits(trainer, recording["eval_new_img_u8"]), recording["eval_new_logits_after"], rtol=0, atol=LOGITS
+    )
 
 
 def test_zero_shot_text_features(build):

@@ -1,4 +1,5 @@
 """Trainers stay small, and do not repeat each other."""
+
 import io
 import itertools
 import keyword
@@ -13,7 +14,9 @@ LINES, RUN = 150, 6
 
 
 def shapes(source):
-    """The code of a file line by line, with every name, string and number replaced: docstrings, comments and imports do not count."""
+    """The code of a file line by line, with every name, string and number replaced: docstrings, comments and imports do
+    not count.
+    """
     lines, importing = {}, False
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind, text = tokenize.tok_name[token.type], token.string
@@ -48,12 +51,20 @@ def test_small(path):
 def test_no_two_alike(one, other):
     """Catches: a trainer made by copying another one."""
     found = longest_common_run(shapes(one.read_text(encoding="utf-8")), shapes(other.read_text(encoding="utf-8")))
-    assert found < RUN, f"{found} lines in a row of {one.name} and {other.name} differ by names only; let one piece of code serve both"
+    assert found < RUN, (
+        f"{found} lines in a row of {one.name} and {other.name} differ by names only; let one piece of code serve both"
+    )
 
 
 def test_a_copy_is_found():
     """Catches: a comparison that renamed variables, other numbers or comments would fool."""
     code = "import a\ndef f(x):\n    '''Text.'''\n    y = x + 1\n    z = g(y, 'k')\n    for i in z:\n        h(i)\n    return [\n        z,\n    ]\n"
-    copy = code.replace("x", "width").replace("1", "27").replace("'k'", "'key'").replace("import a\n", "# comment\n").replace("h(i)", "h(i)  # why")
+    copy = (
+        code.replace("x", "width")
+        .replace("1", "27")
+        .replace("'k'", "'key'")
+        .replace("import a\n", "# comment\n")
+        .replace("h(i)", "h(i)  # why")
+    )
     assert longest_common_run(shapes(code), ["n ( )", *shapes(copy)]) == 8
     assert longest_common_run(shapes(code), shapes(code.replace("+", "-"))) == 6

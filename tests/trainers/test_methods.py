@@ -1,4 +1,5 @@
 """What is special about single methods, and what their users get wrong."""
+
 import json
 
 import pytest
@@ -25,10 +26,13 @@ def resnet(tmp_path_factory):
     return path
 
 
-# ------------------------------------------------------------------------------------------------------------------ CoOp
+# ------------------------------------------------------------------------------------------------------------------
+# CoOp
 
 
-@pytest.mark.parametrize("position, sentence", [("end", "a photo of a {}."), ("middle", "a photo {} of a."), ("front", "{} a photo of a.")])
+@pytest.mark.parametrize(
+    "position, sentence", [("end", "a photo of a {}."), ("middle", "a photo {} of a."), ("front", "{} a photo of a.")]
+)
 @pytest.mark.parametrize("csc", [False, True])
 def test_class_token_positions(position, sentence, csc, build):
     """With the words' own embeddings as context, the text features must be those of the sentence written out."""
@@ -51,7 +55,9 @@ def test_class_specific_context_does_not_fit_other_classes(build, tmp_path):
 
 
 def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_path):
-    """Catches: contexts of other classes, or of the same in another order, loaded in silence because there are as many of them."""
+    """Catches: contexts of other classes, or of the same in another order, loaded in silence because there are as many
+    of them.
+    """
     own = ("TRAINER.COOP.CSC", True, "TRAINER.COOP.N_CTX", 4)
     trainer = build("CoOp", *own, output=tmp_path / "run")
     trainer.save_model(0, str(tmp_path / "run"))
@@ -67,17 +73,25 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
     convert.main([str(tmp_path / "run"), str(tmp_path / "small2")])
     convert.main([str(tmp_path / "run"), str(tmp_path / "two.safetensors")])
     for place in ("run", "small2", "two.safetensors"):
-        with pytest.raises(ValueError, match=rf"no other classes than those it was trained on, {names[0]}.*\(8\): each class has a context"):
+        with pytest.raises(
+            ValueError,
+            match=rf"no other classes than those it was trained on, {names[0]}.*\(8\): each class has a context",
+        ):
             trainer.load_model(str(tmp_path / place))
-    shared = build("CoOp", *own, "TRAINER.COOP.CTX_INIT", "a photo of a", output=tmp_path / "shared")  # words are one context for all
+    shared = build(
+        "CoOp", *own, "TRAINER.COOP.CTX_INIT", "a photo of a", output=tmp_path / "shared"
+    )  # words are one context for all
     assert shared.learner.ctx.dim() == 2 and not shared.tied_to_classes
 
 
-# ------------------------------------------------------------------------------------------------------------------- TAC
+# -------------------------------------------------------------------------------------------------------------------
+# TAC
 
 
 def test_tac_resumes_to_the_same_weights(build, tmp_path):
-    """An interrupted run that goes on must end with the very weights of an uninterrupted one, its average of epochs included."""
+    """An interrupted run that goes on must end with the very weights of an uninterrupted one, its average of epochs
+    included.
+    """
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1)
     whole = build("TAC", *options, output=tmp_path / "whole")
     whole.train()
@@ -162,14 +176,17 @@ def test_teacher_sees_every_image_once(build):
     assert len(calls) == len(trainer.train_loader_x) and bool(cache.known.all())
 
 
-@pytest.mark.parametrize("options, message", [
-    (("DATALOADER.RETURN_IMG0", False), "RETURN_IMG0 True"),
-    (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 4), "tower has 3 layers"),
-    (("TRAINER.TAC.PROMPT_DEPTH_VISION", 4), "tower has 3 layers"),
-    (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 0), "allowed are 1 to 3"),
-    (("TRAINER.TAC.PREC", "fp8"), "fp32, amp, fp16"),
-    (("TRAINER.TAC.CENTERS_INIT", "best"), "random, k-means"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("DATALOADER.RETURN_IMG0", False), "RETURN_IMG0 True"),
+        (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 4), "tower has 3 layers"),
+        (("TRAINER.TAC.PROMPT_DEPTH_VISION", 4), "tower has 3 layers"),
+        (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 0), "allowed are 1 to 3"),
+        (("TRAINER.TAC.PREC", "fp8"), "fp32, amp, fp16"),
+        (("TRAINER.TAC.CENTERS_INIT", "best"), "random, k-means"),
+    ],
+)
 def test_tac_settings_that_cannot_be(options, message, build):
     """What is wrong and what is allowed is said before training."""
     with pytest.raises(ValueError, match=message):
@@ -186,15 +203,19 @@ def test_resnet_backbone(build, resnet):
         build("TAC", "MODEL.BACKBONE.NAME", str(resnet))
 
 
-# ----------------------------------------------------------------------------------------------------------- checkpoints
+# -----------------------------------------------------------------------------------------------------------
+# checkpoints
 
 
-@pytest.mark.parametrize("trained, loaded, message", [
-    ("CoOp", "TAC", "another method, in prompt_learner"),
-    ("IVLP", "TAC", "lacks centers, .*another method"),
-    ("TAC", "IVLP", "also holds centers, to_text"),
-    ("CoCoOp", "CoOp", "also holds meta_net"),
-])
+@pytest.mark.parametrize(
+    "trained, loaded, message",
+    [
+        ("CoOp", "TAC", "another method, in prompt_learner"),
+        ("IVLP", "TAC", "lacks centers, .*another method"),
+        ("TAC", "IVLP", "also holds centers, to_text"),
+        ("CoCoOp", "CoOp", "also holds meta_net"),
+    ],
+)
 def test_checkpoint_of_another_method(trained, loaded, message, build, tmp_path):
     """It must be refused even where the folder has the same name."""
     build(trained, output=tmp_path).save_model(0, str(tmp_path))
@@ -236,7 +257,8 @@ def test_last_epoch_without_naming_it(build, tmp_path):
     assert bool((other.learner.ctx == 1).all())
 
 
-# ----------------------------------------------------------------------------------------------------------- small parts
+# ----------------------------------------------------------------------------------------------------------- small
+# parts
 
 
 def test_non_finite_loss_names_its_term(build):

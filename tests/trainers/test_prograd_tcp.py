@@ -1,4 +1,5 @@
 """ProGrad's projection and TCP's class-aware prompts, against the plain way to write them."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,9 @@ def step(trainer, *losses):
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 @pytest.mark.parametrize("conflict", [True, False])
 def test_projection(conflict, strength, build):
-    """Catches: a projection where the gradients agree, none where they do not, of the wrong one, or with the wrong strength."""
+    """Catches: a projection where the gradients agree, none where they do not, of the wrong one, or with the wrong
+    strength.
+    """
     trainer = build("ProGrad", "TRAINER.COOP.LAMBDA", strength)
     ctx = trainer.learner.ctx
     a, b = torch.randn(2, *ctx.shape, generator=torch.Generator().manual_seed(0))
@@ -33,11 +36,13 @@ def test_projection(conflict, strength, build):
 
 
 def test_divergence_is_from_zero_shot(build):
-    """Catches: a guide that is the gradient of anything else than of the KL divergence from the hand-written prompt's logits."""
+    """Catches: a guide that is the gradient of anything else than of the KL divergence from the hand-written prompt's
+    logits.
+    """
     trainer = build("ProGrad", "TRAINER.COOP.T", 2.0)
     batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
     trainer.losses(batch)
-    found, = torch.autograd.grad(trainer.divergence, trainer.learner.ctx)
+    (found,) = torch.autograd.grad(trainer.divergence, trainer.learner.ctx)
     logits, scale = trainer.classify(batch.images), trainer.clip.logit_scale.exp()
     frozen = scale * trainer.image_features(batch.images) @ trainer.frozen_text.T
     kl = 4 * F.kl_div(F.log_softmax(logits / 2, 1), F.softmax(frozen / 2, 1), reduction="batchmean")
@@ -45,7 +50,9 @@ def test_divergence_is_from_zero_shot(build):
 
 
 def test_class_aware_prompts(build):
-    """Catches: prompts of one class given to another, or put into another layer; -1 is two thirds of the tower, here 2 of 3."""
+    """Catches: prompts of one class given to another, or put into another layer; -1 is two thirds of the tower, here 2
+    of 3.
+    """
     trainer = build("TCP", "TRAINER.COOP.N_CTX", 4)
     prompts = trainer.learner.meta_net(trainer.text_anchors).view(1, 8, 4, 128)
     expected = unit(plain.encode_text(trainer.clip, trainer.names, [trainer.learner.ctx, prompts]))[0]
@@ -56,12 +63,15 @@ def test_class_aware_prompts(build):
     torch.testing.assert_close(last.text_features(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("key, value, message", [
-    ("CSC", True, "CSC True"),
-    ("CLASS_TOKEN_POSITION", "front", "'front'"),
-    ("PROMPT_LAYER", 1, "allowed are 2 to 3"),
-    ("PROMPT_LAYER", 4, "allowed are 2 to 3"),
-])
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("CSC", True, "CSC True"),
+        ("CLASS_TOKEN_POSITION", "front", "'front'"),
+        ("PROMPT_LAYER", 1, "allowed are 2 to 3"),
+        ("PROMPT_LAYER", 4, "allowed are 2 to 3"),
+    ],
+)
 def test_tcp_settings_that_cannot_be(key, value, message, build):
     """Catches: an option that is ignored without a word."""
     with pytest.raises(ValueError, match=message):

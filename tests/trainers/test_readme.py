@@ -1,4 +1,5 @@
 """The README's code, run as it stands there."""
+
 import re
 from pathlib import Path
 
@@ -40,7 +41,11 @@ def test_added_trainer(data, backbone, tmp_path):
     """The ten-line trainer must register, train, and test."""
     from dassl.engine import TRAINER_REGISTRY
 
-    source = block("class Shift").replace("from .base", "from clusterprompt.trainers.base").replace("from ..", "from clusterprompt.")
+    source = (
+        block("class Shift")
+        .replace("from .base", "from clusterprompt.trainers.base")
+        .replace("from ..", "from clusterprompt.")
+    )
     names = {"__name__": "clusterprompt_readme"}
     exec(source, names)
     Shift = names["Shift"]

@@ -1,4 +1,5 @@
 """TAC taken apart for its ablation: where the pre-context goes, and the mask."""
+
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ def test_towers_of_the_precontext(towers, text, vision, build):
 
 def test_mask(build):
     """Without the mask patches see the pre-context: other features, unless there is no pre-context."""
+
     def features(*pairs):
         trainer = build("TAC", *pairs)
         trainer.set_model_mode("eval")
@@ -40,11 +42,15 @@ def test_unknown_tower(build):
 
 
 def test_a_target_of_few_classes(build, tmp_path):
-    """Catches: a trained TAC that cannot be tested on 3 classes, having fewer than its 5 centres; centres of the wrong task."""
+    """Catches: a trained TAC that cannot be tested on 3 classes, having fewer than its 5 centres; centres of the wrong
+    task.
+    """
     trained = build("TAC")
     trained.save_model(0, str(tmp_path))
     for recluster, expected in ((False, trained.learner.centers), (True, None)):
-        target = build("TAC", f"{NODE}.N_CENTERS", 3, f"{NODE}.RECLUSTER", recluster)  # as many as a task of 3 classes gets
+        target = build(
+            "TAC", f"{NODE}.N_CENTERS", 3, f"{NODE}.RECLUSTER", recluster
+        )  # as many as a task of 3 classes gets
         own = target.learner.centers.clone()
         target.load_model(str(tmp_path))
         torch.testing.assert_close(target.learner.centers, own if expected is None else expected)

@@ -1,4 +1,5 @@
 """python -m clusterprompt.convert: official checkpoints and our own into the small forms, and back into a trainer."""
+
 import json
 import subprocess
 import sys
@@ -16,7 +17,9 @@ OFFICIAL = ("coop", "cocoop", "kgcoop", "vpt", "ivlp", "maple", "promptsrc", "ta
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_checkpoints(name, build, tmp_path, capsys):
-    """Catches: a method guessed wrongly, an entry lost or misnamed, CLIP left in; the recorded logits must come out of both forms."""
+    """Catches: a method guessed wrongly, an entry lost or misnamed, CLIP left in; the recorded logits must come out of
+    both forms.
+    """
     trainer, recording = start(name, build, "new")
     path = write_official(tmp_path / "official", name, trainer)
     method = ["--trainer", "CoOp"] if name == "coop" else []
@@ -25,15 +28,23 @@ def test_official_checkpoints(name, build, tmp_path, capsys):
     assert f": {type(trainer).__name__}, " in said
     small = tmp_path / "small" / trainer.checkpoint_folder / "model.pth.tar-2"
     assert set(torch.load(small, weights_only=True)["state_dict"]) == set(trainer.learner.state_dict())
-    convert.main([str(path), str(tmp_path / "one.safetensors"), *method, "--classes", "a cat", "dog", "--backbone", "ViT-B/16"])
+    convert.main(
+        [str(path), str(tmp_path / "one.safetensors"), *method, "--classes", "a cat", "dog", "--backbone", "ViT-B/16"]
+    )
     with safe_open(tmp_path / "one.safetensors", "pt") as file:
         about = file.metadata()
-    assert about["method"] == type(trainer).__name__ and json.loads(about["classes"]) == ["a cat", "dog"] and about["backbone"] == "ViT-B/16"
+    assert (
+        about["method"] == type(trainer).__name__
+        and json.loads(about["classes"]) == ["a cat", "dog"]
+        and about["backbone"] == "ViT-B/16"
+    )
     for place in (tmp_path / "small", tmp_path / "one.safetensors"):
         for p in trainer.learner.parameters():
             p.data.zero_()
         trainer.load_model(str(place))
-        torch.testing.assert_close(logits(trainer, recording["eval_new_img_u8"]), recording["eval_new_logits_after"], rtol=0, atol=LOGITS)
+        torch.testing.assert_close(
+            logits(trainer, recording["eval_new_img_u8"]), recording["eval_new_logits_after"], rtol=0, atol=LOGITS
+        )
 
 
 def test_own_run(build, tmp_path):
@@ -43,10 +54,14 @@ def test_own_run(build, tmp_path):
     convert.main([str(tmp_path / "run"), str(tmp_path / "tac"), "--safetensors"])
     with safe_open(tmp_path / "tac.safetensors", "pt") as file:
         about = file.metadata()
-    assert about["method"] == "TAC" and about["epoch"] == "2" and json.loads(about["classes"]) == list(trainer.classnames)
+    assert (
+        about["method"] == "TAC" and about["epoch"] == "2" and json.loads(about["classes"]) == list(trainer.classnames)
+    )
     assert json.loads(about["config"])["TRAINER"]["TAC"]["PROMPT_DEPTH_TEXT"] == 2
     other = build("TAC", "SEED", 2, "MODEL.INIT_WEIGHTS", str(tmp_path / "tac.safetensors"))
-    assert all(torch.equal(value, other.learner.state_dict()[name]) for name, value in trainer.learner.state_dict().items())
+    assert all(
+        torch.equal(value, other.learner.state_dict()[name]) for name, value in trainer.learner.state_dict().items()
+    )
 
 
 def test_class_aware_prompts_are_told_from_conditional_ones(build, tmp_path, capsys):
@@ -77,7 +92,9 @@ def test_what_cannot_be_converted(build, tmp_path, capsys):
     assert "no such method; allowed are" in fails(capsys, path, tmp_path / "out", "--trainer", "Coop")
     assert "does not exist" in fails(capsys, tmp_path / "nowhere", tmp_path / "out")
     assert "holds no checkpoint" in fails(capsys, tmp_path, tmp_path / "out")
-    assert "model.pth.tar-9 does not exist" in fails(capsys, tmp_path / "official", tmp_path / "out", "--trainer", "CoOp", "--epoch", "9")
+    assert "model.pth.tar-9 does not exist" in fails(
+        capsys, tmp_path / "official", tmp_path / "out", "--trainer", "CoOp", "--epoch", "9"
+    )
     tac = write_official(tmp_path / "tac", "tac", trainer)
     assert "VPT_topk_t.bias" in fails(capsys, tac, tmp_path / "out", "--trainer", "IVLP")
     assert not (tmp_path / "out").exists()
@@ -91,7 +108,11 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path):
     (tmp_path / "prompt_learner").mkdir()
     path = tmp_path / "prompt_learner" / "model.pth.tar-1"
     torch.save({"state_dict": {"ctx": Bomb(str(tmp_path / "exploded"))}}, path)
-    ran = subprocess.run([sys.executable, "-m", "clusterprompt.convert", str(path), str(tmp_path / "out")], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "clusterprompt.convert", str(path), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 2 and ran.stderr.startswith("error: ") and not (tmp_path / "exploded").exists()
 
 

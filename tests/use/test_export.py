@@ -1,4 +1,5 @@
 """What leaves this program: class texts that plain CLIP can use, and image towers as ONNX, or a reason why not."""
+
 import json
 import os
 import re
@@ -36,10 +37,14 @@ def cli(capsys, *words):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_say_what_they_are(name, finished_run):
-    """Catches: a method that says its texts need no image, or leaves the image tower alone, and does otherwise: exports would be wrong."""
+    """Catches: a method that says its texts need no image, or leaves the image tower alone, and does otherwise: exports
+    would be wrong.
+    """
     trainer = finished_run(name)[1]
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    if name in CONDITIONED | PROMPTED | PLAIN:  # others are somebody's own: only what they say of themselves can be checked
+    if (
+        name in CONDITIONED | PROMPTED | PLAIN
+    ):  # others are somebody's own: only what they say of themselves can be checked
         assert trainer.text_needs_image == (name in CONDITIONED)
     with torch.no_grad():
         if not trainer.text_needs_image:
@@ -50,20 +55,32 @@ def test_methods_say_what_they_are(name, finished_run):
 
 @pytest.mark.parametrize("name", ["CoOp", "TCP", "ZeroshotCLIP", "TAC", "AttriPrompt"])
 def test_class_texts(name, finished_run, tmp_path, capsys):
-    """Catches: texts exported for an image tower that plain CLIP lacks; a refusal without reason or way out; a half-written file."""
+    """Catches: texts exported for an image tower that plain CLIP lacks; a refusal without reason or way out; a
+    half-written file.
+    """
     folder, trainer = finished_run(name)
     out = tmp_path / "deep" / "classifier.safetensors"
     code, said, err = cli(capsys, "--run", folder, out)
     if name in CONDITIONED | PROMPTED:
-        reason, way_out = ("anew for every image", "clusterprompt.predict") if name in CONDITIONED else ("prompts the image tower", "ends in .onnx")
-        assert code == 2 and reason in err and way_out in err and err.count("\n") == 1 and not list(tmp_path.rglob("*.*"))
+        reason, way_out = (
+            ("anew for every image", "clusterprompt.predict")
+            if name in CONDITIONED
+            else ("prompts the image tower", "ends in .onnx")
+        )
+        assert (
+            code == 2 and reason in err and way_out in err and err.count("\n") == 1 and not list(tmp_path.rglob("*.*"))
+        )
         return
     assert code == 0 and not err and "8 classes x 128" in said
     with safe_open(out, "pt") as file, torch.no_grad():
         torch.testing.assert_close(file.get_tensor("text_features"), trainer.text_features(), rtol=0, atol=1e-5)
         about = file.metadata()
         assert file.get_tensor("logit_scale") == pytest.approx(float(trainer.clip.logit_scale.exp()))
-    assert json.loads(about["classes"]) == list(trainer.classnames) and about["method"] == name and about["dataset"] == "Caltech101"
+    assert (
+        json.loads(about["classes"]) == list(trainer.classnames)
+        and about["method"] == name
+        and about["dataset"] == "Caltech101"
+    )
     assert json.loads(about["preprocessing"])["crop"] == [64, 64]
 
 
@@ -72,12 +89,14 @@ def test_the_lines_of_the_docs(finished_run, backbone, tmp_path, capsys, monkeyp
     folder, trainer = finished_run("CoOp")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        archive = torch.jit.trace(load_clip(str(backbone)), (torch.zeros(1, 3, 64, 64), tokenize(["a cat"])))  # as OpenAI publishes its own
+        archive = torch.jit.trace(
+            load_clip(str(backbone)), (torch.zeros(1, 3, 64, 64), tokenize(["a cat"]))
+        )  # as OpenAI publishes its own
         archive.save(tmp_path / "clip.pt")
     assert cli(capsys, "--run", folder, tmp_path / "classifier.safetensors", "--backbone", tmp_path / "clip.pt")[0] == 0
     item = trainer.dm.dataset.test[5]
     Image.open(item.impath).save(tmp_path / "cat.jpg", quality=95)
-    code = block("classifier.safetensors\", \"pt\"")
+    code = block('classifier.safetensors", "pt"')
     steps = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
     assert len(steps) == 5, "five lines are promised"
     monkeypatch.chdir(tmp_path)
@@ -99,16 +118,23 @@ def test_new_classes_and_other_preprocessing(finished_run, tmp_path, capsys):
     assert code == 0 and "2 classes" in said and "not prepared as CLIP's own" in said
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         assert json.loads(file.metadata()["classes"]) == ["sea horse", "stop sign"]
-    assert cli(capsys, "--run", folder, tmp_path / "x.pt")[2].startswith("error: ") and cli(capsys, "--run", tmp_path, tmp_path / "x.onnx")[0] == 2
+    assert (
+        cli(capsys, "--run", folder, tmp_path / "x.pt")[2].startswith("error: ")
+        and cli(capsys, "--run", tmp_path, tmp_path / "x.onnx")[0] == 2
+    )
 
 
 def test_no_onnx_of_what_needs_the_image(finished_run, tmp_path, capsys):
     """Catches: an image tower exported with class texts that are not the method's."""
-    assert "anew for every image" in cli(capsys, "--run", finished_run("CoCoOp")[0], tmp_path / "tower.onnx")[2] and not os.listdir(tmp_path)
+    assert "anew for every image" in cli(capsys, "--run", finished_run("CoCoOp")[0], tmp_path / "tower.onnx")[
+        2
+    ] and not os.listdir(tmp_path)
 
 
 def test_onnx(finished_run, tmp_path, capsys, monkeypatch):
-    """Catches: prompts, the mask or the class texts lost on the way; a batch size that is baked in; a graph that is not compared."""
+    """Catches: prompts, the mask or the class texts lost on the way; a batch size that is baked in; a graph that is not
+    compared.
+    """
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     folder, trainer = finished_run("TAC")
@@ -121,7 +147,9 @@ def test_onnx(finished_run, tmp_path, capsys, monkeypatch):
         features, logits = session.run(["image_features", "logits"], {"images": images.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(features), trainer.image_features(images), rtol=0, atol=1e-4)
-            torch.testing.assert_close(torch.from_numpy(logits), trainer.classify(images), rtol=0, atol=1e-2)  # a scale of 100
+            torch.testing.assert_close(
+                torch.from_numpy(logits), trainer.classify(images), rtol=0, atol=1e-2
+            )  # a scale of 100
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == list(trainer.classnames) and about["method"] == "TAC"
     with torch.no_grad(), pytest.raises(ValueError, match="nothing was written"):  # another model than the file's
@@ -131,6 +159,14 @@ def test_onnx(finished_run, tmp_path, capsys, monkeypatch):
 
 def test_missing_onnx(finished_run, tmp_path, capsys, monkeypatch):
     """Catches: a traceback of somebody else's where an optional package is missing."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, found=export.importlib.util.find_spec: None if name == "onnxscript" else found(name))
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, found=export.importlib.util.find_spec: None if name == "onnxscript" else found(name),
+    )
     code, _, err = cli(capsys, "--run", finished_run("CoOp")[0], tmp_path / "tower.onnx")
-    assert code == 2 and "onnxscript: pip install" in err and err.startswith("error: ONNX export needs") and err.count("\n") == 1
+    assert (
+        code == 2
+        and "onnxscript: pip install" in err
+        and err.startswith("error: ONNX export needs")
+        and err.count("\n") == 1
+    )

@@ -1,7 +1,7 @@
 """The pictures: drawn from a run's folder, from numbers that are checked; what cannot be drawn is said."""
+
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from PIL import Image
 
 
 def load(name):
-    return importlib.import_module({"visualise": "clusterprompt.commands.pictures", "pictures": "clusterprompt.use.pictures"}[name])
+    return importlib.import_module(
+        {"visualise": "clusterprompt.commands.pictures", "pictures": "clusterprompt.use.pictures"}[name]
+    )
 
 
 @pytest.fixture
@@ -20,6 +22,7 @@ def visualise(monkeypatch):
 @pytest.fixture
 def run(build, tmp_path):
     """A function that leaves a run's folder, trained or not."""
+
     def make(name, *pairs, trained=True):
         folder = tmp_path / name
         trainer = build(name, *pairs, output=folder)
@@ -32,7 +35,10 @@ def run(build, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name, pictures", [("AttriPrompt", ["clusters", "pool_usage", "sharing"]), ("TAC", ["attention", "class_map", "mask"])])
+@pytest.mark.parametrize(
+    "name, pictures",
+    [("AttriPrompt", ["clusters", "pool_usage", "sharing"]), ("TAC", ["attention", "class_map", "mask"])],
+)
 def test_page(name, pictures, visualise, run, tmp_path):
     """Every picture is a PNG of some size, and the page shows each with its caption."""
     pytest.importorskip("matplotlib")

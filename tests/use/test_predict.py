@@ -1,4 +1,5 @@
 """What was trained, in use: the run's own logits without its data; order, streaming, broken images; errors in one line."""
+
 import itertools
 import json
 import logging
@@ -29,6 +30,7 @@ def images_of(trainer):
 @pytest.fixture
 def edited(finished_run, tmp_path):
     """A function that copies a run's folder with changes to its result.json; None removes an entry."""
+
     def make(name, weights=True, **changes):
         folder, _ = finished_run(name)
         record = {**json.loads((folder / "result.json").read_text()), **changes}
@@ -36,7 +38,9 @@ def edited(finished_run, tmp_path):
         copy.mkdir()
         if weights:
             os.symlink(folder / "prompt_learner", copy / "prompt_learner")
-        (copy / "result.json").write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+        (copy / "result.json").write_text(
+            json.dumps({key: value for key, value in record.items() if value is not None})
+        )
         return copy
 
     return make
@@ -50,7 +54,9 @@ def confidences(prediction, classnames):
 def probabilities(trainer):
     """What the run's own test makes of its test images, (N, C)."""
     with torch.no_grad(), trainer.fixed_classes():
-        return torch.cat([trainer.model_inference(trainer.parse_batch_test(batch)[0]) for batch in trainer.test_loader]).softmax(dim=1)
+        return torch.cat(
+            [trainer.model_inference(trainer.parse_batch_test(batch)[0]) for batch in trainer.test_loader]
+        ).softmax(dim=1)
 
 
 def files_of(folder):
@@ -59,7 +65,9 @@ def files_of(folder):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_as_the_runs_own_test(name, finished_run, capsys, monkeypatch):
-    """Catches: another transform, template, precision or checkpoint than the run's; a need for the data set; traces left behind."""
+    """Catches: another transform, template, precision or checkpoint than the run's; a need for the data set; traces
+    left behind.
+    """
     folder, trainer = finished_run(name)
     wanted, before = probabilities(trainer), files_of(folder)
     monkeypatch.setattr("dassl.data.data_manager.build_dataset", lambda cfg: pytest.fail("the data set was opened"))
@@ -100,10 +108,14 @@ def test_recluster(finished_run, build):
 
 
 def test_descriptions_of_the_training_stop_nobody(finished_run, tmp_path, edited):
-    """Catches: a file of class descriptions that has to be there, or has to describe new classes, though the checkpoint needs none."""
+    """Catches: a file of class descriptions that has to be there, or has to describe new classes, though the checkpoint
+    needs none.
+    """
     folder, _ = finished_run("TAC")
     record = json.loads((folder / "result.json").read_text())
-    record["config"]["TRAINER"]["TAC"]["DESCRIPTIONS"] = record["config"]["DATASET"]["DESCRIPTIONS"] = str(tmp_path / "gone.json")
+    record["config"]["TRAINER"]["TAC"]["DESCRIPTIONS"] = record["config"]["DATASET"]["DESCRIPTIONS"] = str(
+        tmp_path / "gone.json"
+    )
     (tmp_path / "run").mkdir()
     os.symlink(folder / "VLPromptLearner", tmp_path / "run" / "VLPromptLearner")
     (tmp_path / "run" / "result.json").write_text(json.dumps(record))
@@ -131,18 +143,31 @@ def test_texts_are_computed_once(finished_run, monkeypatch):
 
 
 def test_kinds_of_input(finished_run, tmp_path):
-    """Catches: pictures in memory, grey, CMYK, with transparency, or of other formats, that are read differently or not at all."""
+    """Catches: pictures in memory, grey, CMYK, with transparency, or of other formats, that are read differently or not
+    at all.
+    """
     folder, trainer = finished_run("CoOp")
     model = load_run(folder)
     picture = Image.open(images_of(trainer)[0]).convert("RGB")
-    for mode, name in (("RGB", "a.png"), ("L", "ü b.webp"), ("CMYK", "c.JPG"), ("RGBA", "d.png"), ("P", "e.gif"), ("I;16", "f.png")):
+    for mode, name in (
+        ("RGB", "a.png"),
+        ("L", "ü b.webp"),
+        ("CMYK", "c.JPG"),
+        ("RGBA", "d.png"),
+        ("P", "e.gif"),
+        ("I;16", "f.png"),
+    ):
         (picture.convert("L") if mode == "I;16" else picture).convert(mode).save(tmp_path / name)
     from_folder = model.predict(tmp_path)
     assert [os.path.basename(p.path) for p in from_folder] == ["a.png", "c.JPG", "d.png", "e.gif", "f.png", "ü b.webp"]
     assert not any(p.error for p in from_folder)
     (in_memory,) = model.predict(picture)
     assert in_memory.path == "" and in_memory.confidences == pytest.approx(from_folder[0].confidences, abs=1e-5)
-    assert model.predict(str(tmp_path / "a.png"))[0].classes == model.predict([tmp_path / "a.png"])[0].classes == in_memory.classes
+    assert (
+        model.predict(str(tmp_path / "a.png"))[0].classes
+        == model.predict([tmp_path / "a.png"])[0].classes
+        == in_memory.classes
+    )
     assert len(model.predict(picture, topk=2)[0].classes) == 2
 
 
@@ -192,7 +217,10 @@ def test_slow_source_gets_its_answers():
 
 
 def test_what_the_source_raises():
-    """Catches: an error of the caller's generator that is swallowed by the thread, with the results cut short; threads left over."""
+    """Catches: an error of the caller's generator that is swallowed by the thread, with the results cut short; threads
+    left over.
+    """
+
     def source():
         yield from pictures(2)
         raise LookupError("no more")
@@ -219,14 +247,18 @@ def test_broken_images_are_reported_and_the_rest_goes_on(finished_run, tmp_path,
     folder, trainer = finished_run("CoOp")
     good = images_of(trainer)[:3]
     whole = open(good[0], "rb").read()
-    for name, content in (("cut.jpg", whole[:len(whole) // 2]), ("text.jpg", b"no picture"), ("empty.png", b"")):
+    for name, content in (("cut.jpg", whole[: len(whole) // 2]), ("text.jpg", b"no picture"), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
     words = [good[0], tmp_path / "cut.jpg", good[1], tmp_path / "text.jpg", tmp_path / "nowhere.jpg", good[2]]
     code, lines, err = cli(capsys, "--run", folder, *words, "--json", "--batch-size", 2)
     records = [json.loads(line) for line in lines]
     assert code == 1 and [r["path"] for r in records] == [str(word) for word in words]
     assert ["error" in r for r in records] == [False, True, False, True, True, False]
-    assert "truncated" in records[1]["error"] and "no such file" in records[4]["error"] and "3 of the images could not be read" in err
+    assert (
+        "truncated" in records[1]["error"]
+        and "no such file" in records[4]["error"]
+        and "3 of the images could not be read" in err
+    )
     expected = load_run(folder).predict(good)
     for record, prediction in zip((records[0], records[2], records[5]), expected):
         assert [p["class"] for p in record["predictions"]] == prediction.classes
@@ -239,14 +271,18 @@ def test_broken_images_are_reported_and_the_rest_goes_on(finished_run, tmp_path,
 
 
 def test_conversation_over_pipes(finished_run, monkeypatch, capfd):
-    """Catches: results that are held back until stdin ends; a traceback, or an exit code, when whoever reads stdout has seen enough."""
+    """Catches: results that are held back until stdin ends; a traceback, or an exit code, when whoever reads stdout has
+    seen enough.
+    """
     folder, trainer = finished_run("ZeroshotCLIP")
     path = images_of(trainer)[0]
     (stdin, ask), (hear, stdout), old, codes = os.pipe(), os.pipe(), os.dup(0), []
     os.dup2(stdin, 0)
     monkeypatch.setattr(sys, "stdout", os.fdopen(stdout, "w"))
     answers = os.fdopen(hear)
-    conversation = threading.Thread(target=lambda: codes.append(predict.main(["--run", str(folder), "--json", "-"])), daemon=True)
+    conversation = threading.Thread(
+        target=lambda: codes.append(predict.main(["--run", str(folder), "--json", "-"])), daemon=True
+    )
     try:
         conversation.start()
         for _ in range(2):
@@ -262,14 +298,17 @@ def test_conversation_over_pipes(finished_run, monkeypatch, capfd):
             os.close(fd)
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--topk", "0"], "topk is 0; allowed are 1 and more"),
-    (["--device", "tpu"], "allowed are cpu and cuda"),
-    (["--classes", "a", "b", "a"], "twice there are a"),
-    (["--classes", " ", "b"], "class names must be words"),
-    (["--backbone", "/no/such.pt"], "This run needs /no/such.pt; if it lies elsewhere"),
-    (["--classes", "word " * 100], "too long"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--topk", "0"], "topk is 0; allowed are 1 and more"),
+        (["--device", "tpu"], "allowed are cpu and cuda"),
+        (["--classes", "a", "b", "a"], "twice there are a"),
+        (["--classes", " ", "b"], "class names must be words"),
+        (["--backbone", "/no/such.pt"], "This run needs /no/such.pt; if it lies elsewhere"),
+        (["--classes", "word " * 100], "too long"),
+    ],
+)
 def test_errors_of_the_command_line(words, message, finished_run, capsys):
     """Catches: a traceback, or a message that does not name the value."""
     code, lines, err = cli(capsys, "--run", finished_run("CoOp")[0], "x.jpg", *words)
@@ -298,7 +337,9 @@ def test_folders_that_hold_no_model(finished_run, edited, tmp_path, capsys, capl
 
 
 def test_records_of_older_versions(edited, finished_run):
-    """Catches: a run without `template` in its record, or with keys that this version does not know, that cannot be used any more."""
+    """Catches: a run without `template` in its record, or with keys that this version does not know, that cannot be
+    used any more.
+    """
     record = json.loads((finished_run("TCP")[0] / "result.json").read_text())
     del record["config"]["DATASET"]["TEMPLATE"]
     record["config"]["TRAINER"]["THEIRS"] = {"A": 1}

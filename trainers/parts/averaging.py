@@ -1,4 +1,5 @@
 """Running averages of a learner's weights over epochs (TAC, PromptSRC)."""
+
 from __future__ import annotations
 
 from typing import Dict
@@ -33,8 +34,10 @@ class WeightAverage:
             RuntimeError: The weights added so far do not sum to 1.
         """
         if abs(self.total - 1) > 1e-4:
-            raise RuntimeError(f"the weights of the averaged epochs sum to {self.total:.4f} instead of 1: an epoch is missing "
-                               "from the average")
+            raise RuntimeError(
+                f"the weights of the averaged epochs sum to {self.total:.4f} instead of 1: an epoch is missing "
+                "from the average"
+            )
         for name, p in learner.named_parameters():
             p.copy_(self.sums[name])
 

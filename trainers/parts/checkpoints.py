@@ -1,4 +1,5 @@
 """Find a learner's checkpoint below a run's folder, and fit its weights to the learner: ours or the official layout."""
+
 from __future__ import annotations
 
 import json
@@ -33,9 +34,13 @@ def find_checkpoint(directory: str, folder: str, epoch: Optional[int] = None) ->
     here = root / folder
     if not here.is_dir():
         others = sorted(p.parent.name for p in root.glob("*/checkpoint"))
-        found = f"it holds checkpoints of another method, in {', '.join(others)}" if others else "it holds no checkpoint"
-        raise FileNotFoundError(f"{root} has no folder {folder}/ to load from: {found if root.is_dir() else 'it does not exist'}. "
-                                "Give --model-dir the output folder of a training run of the same trainer")
+        found = (
+            f"it holds checkpoints of another method, in {', '.join(others)}" if others else "it holds no checkpoint"
+        )
+        raise FileNotFoundError(
+            f"{root} has no folder {folder}/ to load from: {found if root.is_dir() else 'it does not exist'}. "
+            "Give --model-dir the output folder of a training run of the same trainer"
+        )
     pointer = here / "checkpoint"
     if epoch is not None:
         path = here / f"model.pth.tar-{epoch}"
@@ -59,8 +64,8 @@ def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
     """Read a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file.
 
     Returns:
-        The weights, and what is said about them: perhaps ``epoch``; and in what ``clusterprompt.convert`` wrote, ``method`` and
-        perhaps ``trained_on`` and ``classes``.
+        The weights, and what is said about them: perhaps ``epoch``; and in what ``clusterprompt.convert`` wrote,
+        ``method`` and perhaps ``trained_on`` and ``classes``.
 
     Raises:
         ValueError: It holds no weights, or is damaged.
@@ -79,8 +84,11 @@ def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds no state_dict")
-    return weights, {key: checkpoint[key] for key in ("epoch", "method", "trained_on", "classes")
-                     if key in checkpoint and weights is not checkpoint}
+    return weights, {
+        key: checkpoint[key]
+        for key in ("epoch", "method", "trained_on", "classes")
+        if key in checkpoint and weights is not checkpoint
+    }
 
 
 def new_name(name: str, renames: Renames) -> Optional[str]:
@@ -88,27 +96,40 @@ def new_name(name: str, renames: Renames) -> Optional[str]:
     return next((re.sub(pattern, to, name) for pattern, to in renames if re.fullmatch(pattern, name)), None)
 
 
-def learned_entries(state_dict: Mapping[str, Tensor], renames: Renames, ignored: Iterable[str] = (),
-                    source: str = "checkpoint") -> Dict[str, Tensor]:
-    """Pick what is learned out of an official checkpoint, under the learner's names, without having learner or CLIP at hand.
+def learned_entries(
+    state_dict: Mapping[str, Tensor], renames: Renames, ignored: Iterable[str] = (), source: str = "checkpoint"
+) -> Dict[str, Tensor]:
+    """Pick what is learned out of an official checkpoint, under the learner's names, without having learner or CLIP at
+    hand.
 
     Raises:
         ValueError: It lacks learned entries, or holds some that the table does not know.
     """
     found, foreign = {}, []
     for name, value in state_dict.items():
-        new = new_name(name, renames) or new_name(f"prompt_learner.{name}", renames)  # some learners are registered alone
+        new = new_name(name, renames) or new_name(
+            f"prompt_learner.{name}", renames
+        )  # some learners are registered alone
         if new:
             found[new] = value
         elif not (REBUILT.search(name) or TOWERS.match(name) or any(re.fullmatch(i, name) for i in ignored)):
             foreign.append(name)
     if foreign or not found:
-        raise ValueError(f"{source} does not fit: " + (f"it also holds {', '.join(sorted(foreign)[:6])}" if foreign else "nothing in it is learned"))
+        raise ValueError(
+            f"{source} does not fit: "
+            + (f"it also holds {', '.join(sorted(foreign)[:6])}" if foreign else "nothing in it is learned")
+        )
     return found
 
 
-def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: nn.Module, renames: Renames = (),
-                    ignored: Iterable[str] = (), source: str = "checkpoint") -> Dict[str, Tensor]:
+def learner_weights(
+    state_dict: Mapping[str, Tensor],
+    learner: nn.Module,
+    clip: nn.Module,
+    renames: Renames = (),
+    ignored: Iterable[str] = (),
+    source: str = "checkpoint",
+) -> Dict[str, Tensor]:
     """Select and rename the weights of a learner.
 
     Args:
@@ -123,7 +144,9 @@ def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: 
         ValueError: Something is missing, something belongs to another method, or a shape differs.
     """
     wanted = {name: value for name, value in learner.state_dict().items()}
-    frozen = set(clip.state_dict()) | {name.split(".", 1)[1] for name in clip.state_dict() if name.startswith("visual.")}
+    frozen = set(clip.state_dict()) | {
+        name.split(".", 1)[1] for name in clip.state_dict() if name.startswith("visual.")
+    }
     found, foreign = {}, []
     for name, value in state_dict.items():
         new = new_name(name, renames) or name
@@ -135,14 +158,24 @@ def learner_weights(state_dict: Mapping[str, Tensor], learner: nn.Module, clip: 
             foreign.append(name)
     missing = sorted(set(wanted) - set(found))
     if missing or foreign:
-        raise ValueError(f"{source} does not fit {type(learner).__name__}: "
-                         + "; ".join(f"{what} {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
-                                     for what, names in (("it lacks", missing), ("it also holds", sorted(foreign))) if names)
-                         + ". It was written by another method, or with other settings (prompt depth); use the same trainer "
-                           "and config as in training")
-    wrong = [f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"
-             for n in wanted if found[n].shape != wanted[n].shape]
+        raise ValueError(
+            f"{source} does not fit {type(learner).__name__}: "
+            + "; ".join(
+                f"{what} {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
+                for what, names in (("it lacks", missing), ("it also holds", sorted(foreign)))
+                if names
+            )
+            + ". It was written by another method, or with other settings (prompt depth); use the same trainer "
+            "and config as in training"
+        )
+    wrong = [
+        f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"
+        for n in wanted
+        if found[n].shape != wanted[n].shape
+    ]
     if wrong:
-        raise ValueError(f"{source} does not fit: {'; '.join(wrong[:6])}. Use the same backbone, number of context tokens and "
-                         "(for class-specific contexts) the same classes as in training")
+        raise ValueError(
+            f"{source} does not fit: {'; '.join(wrong[:6])}. Use the same backbone, number of context tokens and "
+            "(for class-specific contexts) the same classes as in training"
+        )
     return {name: value.float() for name, value in found.items()}

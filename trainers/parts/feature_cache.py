@@ -1,4 +1,5 @@
 """Frozen features that are the same in every epoch, computed once per training image, or once per view of it."""
+
 from __future__ import annotations
 
 from typing import Callable, Optional, Sequence, Tuple
@@ -66,12 +67,16 @@ class ViewCache(FeatureCache):
     def __init__(self, images: int, views: int, shapes: Sequence[Tuple[int, ...]], limit_mb: int):
         super().__init__(images * views)
         self.views, self.shapes = views, [torch.Size(shape) for shape in shapes]
-        need = images * views * sum(shape.numel() for shape in self.shapes) * 4 / 2 ** 20
+        need = images * views * sum(shape.numel() for shape in self.shapes) * 4 / 2**20
         if need > limit_mb:
-            raise ValueError(f"keeping {views} views of {images} images takes {need:.0f} MiB of memory, above the limit of {limit_mb}; "
-                             "keep fewer views (CACHE_VIEWS) or raise the limit (CACHE_MB)")
+            raise ValueError(
+                f"keeping {views} views of {images} images takes {need:.0f} MiB of memory, above the limit of {limit_mb}; "
+                "keep fewer views (CACHE_VIEWS) or raise the limit (CACHE_MB)"
+            )
 
-    def look(self, epoch: int, index: Tensor, images: Tensor, compute: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Tensor]:
+    def look(
+        self, epoch: int, index: Tensor, images: Tensor, compute: Callable[[Tensor], Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
         """Return what ``compute`` gives for a batch's images, or what it gave for the views in whose place they come.
 
         Args:

@@ -1,4 +1,5 @@
 """Where a checkpoint comes from: which method wrote it, and what it was trained on, as far as that can be told."""
+
 from __future__ import annotations
 
 import re
@@ -14,7 +15,12 @@ SIGNS = (
     ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", None),
     ("TAC", "VLPromptLearner", r"VPT_topk_t\.weight", None),
     ("PromptSRC", "VLPromptLearner", r"prompt_learner\.ZS_image_encoder\..+", r"VPT_topk_t\.weight"),
-    ("IVLP", "VLPromptLearner", r"prompt_learner\.ctx", r"prompt_learner\.(ZS_image_encoder|proj)\..+|VPT_topk_t\.weight"),
+    (
+        "IVLP",
+        "VLPromptLearner",
+        r"prompt_learner\.ctx",
+        r"prompt_learner\.(ZS_image_encoder|proj)\..+|VPT_topk_t\.weight",
+    ),
     ("VPT", "prompt_learner", r"image_encoder\.VPT", r"(prompt_learner\.)?ctx"),
     ("KgCoOp", "prompt_learner", r"bias_vectors", r"meta_net\.linear2\..+"),
     ("CoCoOp", "prompt_learner", r"meta_net\.linear2\.weight", r"bias_vectors"),
@@ -54,17 +60,28 @@ def origin_of_run(folder) -> Origin:
     """Ask the ``result.json`` of a training run."""
     result = read_result(folder)
     own = {key: result.get(key) for key in ("dataset", "subsample", "shots", "seed")}
-    return Origin(result.get("trainer", ""), result.get("trained_on") or (own if own["dataset"] else None), result.get("classnames") or ())
+    return Origin(
+        result.get("trainer", ""),
+        result.get("trained_on") or (own if own["dataset"] else None),
+        result.get("classnames") or (),
+    )
 
 
 def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> List[str]:
     """Return the methods whose official checkpoints look like this one, by its folder's name and its entries' names."""
+
     def holds(pattern) -> bool:
         return bool(pattern) and any(re.fullmatch(pattern, name) for name in state)
 
     folders = {where for _, where, _, _ in SIGNS}
-    fits = [name for name, where, has, has_not in SIGNS if folder in (where, *({folder} - folders)) and holds(has) and not holds(has_not)]
-    if set(fits) == {"CoCoOp", "TCP"} and "ctx" in state:  # the meta-net of one answers with a token, the other's with as many as the context has
+    fits = [
+        name
+        for name, where, has, has_not in SIGNS
+        if folder in (where, *({folder} - folders)) and holds(has) and not holds(has_not)
+    ]
+    if (
+        set(fits) == {"CoCoOp", "TCP"} and "ctx" in state
+    ):  # the meta-net of one answers with a token, the other's with as many as the context has
         one_token = state["meta_net.linear2.weight"].shape[0] == state["ctx"].shape[-1]
         fits = ["CoCoOp" if one_token else "TCP"]
     return fits

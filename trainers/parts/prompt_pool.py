@@ -1,4 +1,7 @@
-"""What AttriPrompt learns: pools of (key, prompt) pairs that image clusters choose from; and the count of what they chose."""
+"""What AttriPrompt learns: pools of (key, prompt) pairs that image clusters choose from; and the count of what they
+chose.
+"""
+
 from __future__ import annotations
 
 from typing import List, NamedTuple, Optional, Sequence
@@ -26,20 +29,28 @@ def check_settings(s) -> None:
         if s[key] not in allowed:
             raise ValueError(f"TRAINER.ATTRIPROMPT.{key} is {s[key]!r}; allowed are {', '.join(allowed)}")
     if s.TOP_K > s.POOL_SIZE:
-        raise ValueError(f"TRAINER.ATTRIPROMPT.TOP_K {s.TOP_K} prompts do not fit a pool of POOL_SIZE {s.POOL_SIZE}; lower the one")
+        raise ValueError(
+            f"TRAINER.ATTRIPROMPT.TOP_K {s.TOP_K} prompts do not fit a pool of POOL_SIZE {s.POOL_SIZE}; lower the one"
+        )
     weights = {key: s[key] for key in ("IMAGE_TO_TEXT", "ALPHA", "LAMBDA", "KEY")}
     if min(weights.values()) < 0 or max(s.IMAGE_TO_TEXT, s.ALPHA) == 0:
-        raise ValueError(f"TRAINER.ATTRIPROMPT's weights are {weights}; none may be negative, and IMAGE_TO_TEXT or ALPHA must be above 0")
+        raise ValueError(
+            f"TRAINER.ATTRIPROMPT's weights are {weights}; none may be negative, and IMAGE_TO_TEXT or ALPHA must be above 0"
+        )
 
 
 def write_sentences(clip: nn.Module, words: str, classnames: Sequence[str], inserted: int) -> Sentences:
-    """Write ``<words> <class name>.`` for every class; raise ``ValueError`` if ``inserted`` tokens do not fit beside the longest."""
+    """Write ``<words> <class name>.`` for every class; raise ``ValueError`` if ``inserted`` tokens do not fit beside
+    the longest.
+    """
     texts = fill(f"{words} {{}}.".strip(), classnames)
     sentences = embed_tokens(clip, tokenize(texts))
     longest = sentences.embeddings.shape[1]
     if longest + inserted > clip.context_length:
-        raise ValueError(f"{texts[int(sentences.eot.argmax())]!r} has {longest} tokens with SOS and EOT, and {inserted} more (N_CLUSTERS x "
-                         f"TOP_K x N_CTX) do not fit CLIP's context of {clip.context_length}; lower one, or shorten the class name")
+        raise ValueError(
+            f"{texts[int(sentences.eot.argmax())]!r} has {longest} tokens with SOS and EOT, and {inserted} more (N_CLUSTERS x "
+            f"TOP_K x N_CTX) do not fit CLIP's context of {clip.context_length}; lower one, or shorten the class name"
+        )
     return sentences
 
 
@@ -79,13 +90,19 @@ class PromptPool(nn.Module):
 
     def __init__(self, clip: nn.Module, depth: int, size: int, n: int, top_k: int, shared: bool):
         super().__init__()
-        pools, key_width, prompt_width = 1 if shared else depth, clip.visual.class_embedding.shape[0], clip.token_embedding.embedding_dim
+        pools, key_width, prompt_width = (
+            1 if shared else depth,
+            clip.visual.class_embedding.shape[0],
+            clip.token_embedding.embedding_dim,
+        )
         towers = len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks)
         self.vision_layers = [vision_layer(layer, *towers) for layer in range(1, depth + 1)]
         self.top_k = top_k
         self.keys = nn.Parameter(torch.randn(pools, size, key_width))
         self.prompts = nn.Parameter(0.02 * torch.randn(pools, size, n, prompt_width))
-        self.register_buffer("started", torch.tensor(False))  # whether the keys come from data; travels in the checkpoint
+        self.register_buffer(
+            "started", torch.tensor(False)
+        )  # whether the keys come from data; travels in the checkpoint
 
     def forward(self, centroids: Tensor) -> Composed:
         """Let each centroid, (B, L, K, D_v), fetch the prompts with the nearest keys, in the order of the clusters."""
@@ -108,7 +125,7 @@ class PromptPool(nn.Module):
         for pool, points in enumerate([layers] if len(self.keys) == 1 else layers):
             points = F.normalize(points.reshape(-1, points.shape[-1]), dim=-1)
             centers = spherical_kmeans(points, self.keys.shape[1], init="k-means++", restarts=1, iters=50, rng=rng)
-            self.keys[pool, :len(centers)] = centers.to(self.keys.device)
+            self.keys[pool, : len(centers)] = centers.to(self.keys.device)
         self.started.fill_(True)
 
 
@@ -139,10 +156,16 @@ class Usage:
         """Say for each layer how many prompts were used, how many are dead, and what share the most used one has."""
         used = (self.counts > 0).sum(dim=1)
         share = self.counts.amax(dim=1) / self.counts.sum(dim=1).clamp_min(1)
-        return {"pool_size": self.counts.shape[1], "used": used.tolist(), "dead": (self.counts.shape[1] - used).tolist(),
-                "top_share": [round(s, 4) for s in share.tolist()]}
+        return {
+            "pool_size": self.counts.shape[1],
+            "used": used.tolist(),
+            "dead": (self.counts.shape[1] - used).tolist(),
+            "top_share": [round(s, 4) for s in share.tolist()],
+        }
 
     def __str__(self):
         s = self.summary()
-        return (f"prompts used of {s['pool_size']} in each layer: {' '.join(map(str, s['used']))} ({sum(s['dead'])} dead in all); share of "
-                f"the top prompt: {' '.join(f'{100 * t:.0f}%' for t in s['top_share'])}")
+        return (
+            f"prompts used of {s['pool_size']} in each layer: {' '.join(map(str, s['used']))} ({sum(s['dead'])} dead in all); share of "
+            f"the top prompt: {' '.join(f'{100 * t:.0f}%' for t in s['top_share'])}"
+        )

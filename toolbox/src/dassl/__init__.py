@@ -1,4 +1,5 @@
 """A small stand-in for Dassl.pytorch: its supervised trainer loop, data, optimisers and checkpoints."""
+
 from ._left_out import install as _install
 
 __version__ = "0.1.0"

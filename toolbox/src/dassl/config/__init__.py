@@ -1,4 +1,5 @@
 """The configuration tree."""
+
 from .defaults import _C as cfg_default
 
 

@@ -1,4 +1,5 @@
 """Every key and its default. Keys of our own have no place here: a file that set one would fail on Dassl.pytorch."""
+
 from yacs.config import CfgNode as CN
 
 _C = CN()

@@ -1,4 +1,5 @@
 """From a data set to loaders of batches."""
+
 import torch
 import torchvision.transforms as T
 from tabulate import tabulate
@@ -10,8 +11,17 @@ from .samplers import build_sampler
 from .transforms import INTERPOLATION_MODES, build_transform
 
 
-def build_data_loader(cfg, sampler_type="SequentialSampler", data_source=None, batch_size=64, n_domain=0, n_ins=2,
-                      tfm=None, is_train=True, dataset_wrapper=None):
+def build_data_loader(
+    cfg,
+    sampler_type="SequentialSampler",
+    data_source=None,
+    batch_size=64,
+    n_domain=0,
+    n_ins=2,
+    tfm=None,
+    is_train=True,
+    dataset_wrapper=None,
+):
     """Construct a loader over a list of ``Datum``.
 
     In training, the last batch is dropped where it is not full, unless it is the only one.
@@ -20,10 +30,13 @@ def build_data_loader(cfg, sampler_type="SequentialSampler", data_source=None, b
         ValueError: ``data_source`` is empty.
     """
     if not data_source:
-        raise ValueError(f"The {'training' if is_train else 'test or validation'} set of {cfg.DATASET.NAME!r} is "
-                         f"empty: no image to load")
-    sampler = build_sampler(sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain,
-                            n_ins=n_ins)
+        raise ValueError(
+            f"The {'training' if is_train else 'test or validation'} set of {cfg.DATASET.NAME!r} is "
+            f"empty: no image to load"
+        )
+    sampler = build_sampler(
+        sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
+    )
     wrapper = dataset_wrapper or DatasetWrapper
     return torch.utils.data.DataLoader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
@@ -54,10 +67,17 @@ class DataManager:
             if not data_source:
                 return None
             # The TEST node has no N_DOMAIN and N_INS: only the training samplers know them.
-            return build_data_loader(cfg, sampler_type=node.SAMPLER, data_source=data_source,
-                                     batch_size=node.BATCH_SIZE, n_domain=node.get("N_DOMAIN", 0),
-                                     n_ins=node.get("N_INS", 2), tfm=tfm, is_train=is_train,
-                                     dataset_wrapper=dataset_wrapper)
+            return build_data_loader(
+                cfg,
+                sampler_type=node.SAMPLER,
+                data_source=data_source,
+                batch_size=node.BATCH_SIZE,
+                n_domain=node.get("N_DOMAIN", 0),
+                n_ins=node.get("N_INS", 2),
+                tfm=tfm,
+                is_train=is_train,
+                dataset_wrapper=dataset_wrapper,
+            )
 
         loaders = cfg.DATALOADER
         train_u = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
@@ -105,8 +125,8 @@ class DataManager:
 class DatasetWrapper(TorchDataset):
     """A list of ``Datum`` as a torch data set of dicts.
 
-    An item has the keys label, domain, impath, index, img, then img2, img3, ... if ``transform`` is a list, and img0, the
-    image resized but neither cropped nor augmented, with DATALOADER.RETURN_IMG0. In training with
+    An item has the keys label, domain, impath, index, img, then img2, img3, ... if ``transform`` is a list, and img0,
+    the image resized but neither cropped nor augmented, with DATALOADER.RETURN_IMG0. In training with
     DATALOADER.K_TRANSFORMS = K > 1, each of img, img2, ... is a list of K views.
 
     Args:
@@ -127,10 +147,11 @@ class DatasetWrapper(TorchDataset):
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
-            raise ValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply that "
-                             f"often; set it to 1 or INPUT.NO_TRANSFORM to False")
-        to_tensor = [T.Resize(cfg.INPUT.SIZE, interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]),
-                     T.ToTensor()]
+            raise ValueError(
+                f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply that "
+                f"often; set it to 1 or INPUT.NO_TRANSFORM to False"
+            )
+        to_tensor = [T.Resize(cfg.INPUT.SIZE, interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]), T.ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
             to_tensor.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
         self.to_tensor = T.Compose(to_tensor)

@@ -1,4 +1,5 @@
 """Trainers by name."""
+
 from ..utils import Registry, check_availability
 
 TRAINER_REGISTRY = Registry("TRAINER")

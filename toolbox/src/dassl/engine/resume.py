@@ -1,8 +1,10 @@
 """What a checkpoint does not hold but a run needs to go on as if it had never stopped.
 
-``<output_dir>/resume_state.pt`` is written with each checkpoint and holds the epoch, the state of all random generators,
-the best validation result, the gradient scaler, and what the trainer's ``trainer_state()`` returns, if it has that method.
+``<output_dir>/resume_state.pt`` is written with each checkpoint and holds the epoch, the state of all random
+generators, the best validation result, the gradient scaler, and what the trainer's ``trainer_state()`` returns, if it
+has that method.
 """
+
 import os
 import random
 
@@ -13,8 +15,10 @@ from ..utils import atomic_path
 from ..utils.checkpoints import safe_load
 
 FILE = "resume_state.pt"
-_ANEW = ("weights, optimiser and schedule go on; random generators, the best validation result, the gradient scaler and "
-         "the trainer's own state start anew")
+_ANEW = (
+    "weights, optimiser and schedule go on; random generators, the best validation result, the gradient scaler and "
+    "the trainer's own state start anew"
+)
 
 
 def save_resume_state(trainer, directory: str, epoch: int) -> None:

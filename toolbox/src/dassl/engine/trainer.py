@@ -1,4 +1,5 @@
 """The training loop and all around it."""
+
 import datetime
 import os
 import time
@@ -93,8 +94,10 @@ class TrainerBase:
             epoch, batch = getattr(self, "epoch", None), getattr(self, "batch_idx", None)
             where = f" in epoch {epoch + 1}" if epoch is not None else ""
             where += f", batch {batch + 1}" if batch is not None else ""
-            raise FloatingPointError(f"The loss is not finite (NaN or infinity){where}: {loss.detach().tolist()}. Lower "
-                                     f"OPTIM.LR, or train in single precision")
+            raise FloatingPointError(
+                f"The loss is not finite (NaN or infinity){where}: {loss.detach().tolist()}. Lower "
+                f"OPTIM.LR, or train in single precision"
+            )
 
     def model_zero_grad(self, names=None) -> None:
         for name in self.get_model_names(names):
@@ -122,8 +125,13 @@ class TrainerBase:
         For each parameter whose two gradients have a negative cosine, ``lambda_`` times the projection of the first on
         the second is subtracted.
         """
-        params = [p for name in self.get_model_names(names) if self._optims[name] is not None
-                  for group in self._optims[name].param_groups for p in group["params"]]
+        params = [
+            p
+            for name in self.get_model_names(names)
+            if self._optims[name] is not None
+            for group in self._optims[name].param_groups
+            for p in group["params"]
+        ]
         self.model_zero_grad(names)
         self.detect_anomaly(loss_b)
         loss_b.backward(retain_graph=True)
@@ -183,11 +191,15 @@ class TrainerBase:
             print(f"No checkpoint found in {directory!r}, train from scratch")
             return 0
         print(f"Found checkpoint at {directory!r}, will resume training")
-        epochs = [resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
-                  for name, folder in zip(names, folders)]
+        epochs = [
+            resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
+            for name, folder in zip(names, folders)
+        ]
         if len(set(epochs)) > 1:
-            raise ValueError(f"The checkpoints in {directory!r} are of different epochs {dict(zip(names, epochs))}; let "
-                             f"the files named 'checkpoint' name files of the same epoch")
+            raise ValueError(
+                f"The checkpoints in {directory!r} are of different epochs {dict(zip(names, epochs))}; let "
+                f"the files named 'checkpoint' name files of the same epoch"
+            )
         self._note_weights(epochs[-1], read_pointer(folders[-1]))
         return epochs[-1]
 
@@ -198,15 +210,19 @@ class TrainerBase:
             FileNotFoundError: There is no such checkpoint.
         """
         if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given (ignore this if it's done on "
-                  "purpose)")
+            print(
+                "Note that load_model() is skipped as no pretrained model is given (ignore this if it's done on "
+                "purpose)"
+            )
             return
         model_file = BEST if epoch is None else f"model.pth.tar-{epoch}"
         for name in self.get_model_names():
             path = os.path.join(directory, name, model_file)
             if not os.path.exists(path):
-                raise FileNotFoundError(f"No model at {path!r}; give the folder of a finished run and, unless it was "
-                                        f"trained with TEST.FINAL_MODEL best_val, its last epoch")
+                raise FileNotFoundError(
+                    f"No model at {path!r}; give the folder of a finished run and, unless it was "
+                    f"trained with TEST.FINAL_MODEL best_val, its last epoch"
+                )
             checkpoint = load_checkpoint(path)
             print(f"Load {path} to {name} (epoch={checkpoint.get('epoch')}, val_result={checkpoint.get('val_result')})")
             self._models[name].load_state_dict(checkpoint["state_dict"])
@@ -322,9 +338,11 @@ class SimpleTrainer(TrainerBase):
         Raises:
             NotImplementedError: It does not.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no build_model(): construct the model there and call "
-                                  f"register_model(name, model, optim, sched). The default network of Dassl.pytorch is "
-                                  f"not in this toolbox")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no build_model(): construct the model there and call "
+            f"register_model(name, model, optim, sched). The default network of Dassl.pytorch is "
+            f"not in this toolbox"
+        )
 
     def train(self) -> None:
         """Train from the start, or from the checkpoint in RESUME or OUTPUT_DIR, to MAX_EPOCH; then test."""
@@ -420,13 +438,15 @@ class TrainerX(SimpleTrainer):
 
             if (self.batch_idx + 1) % freq == 0 or self.num_batches < freq:
                 left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
-                print(f"epoch [{self.epoch + 1}/{self.max_epoch}] "
-                      f"batch [{self.batch_idx + 1}/{self.num_batches}] "
-                      f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
-                      f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
-                      f"{losses} "
-                      f"lr {self.get_current_lr():.4e} "
-                      f"eta {datetime.timedelta(seconds=int(batch_time.avg * left))}")
+                print(
+                    f"epoch [{self.epoch + 1}/{self.max_epoch}] "
+                    f"batch [{self.batch_idx + 1}/{self.num_batches}] "
+                    f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                    f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
+                    f"{losses} "
+                    f"lr {self.get_current_lr():.4e} "
+                    f"eta {datetime.timedelta(seconds=int(batch_time.avg * left))}"
+                )
 
             step = self.epoch * self.num_batches + self.batch_idx
             for name, meter in losses.meters.items():

@@ -1,4 +1,5 @@
 """Scalars over time: to tensorboard, or without it to a text file."""
+
 import json
 import os
 

@@ -1,3 +1,4 @@
 """Evaluators."""
+
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .evaluator import Classification, EvaluatorBase

@@ -1,4 +1,5 @@
 """Evaluators by name."""
+
 from ..utils import Registry, check_availability
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")

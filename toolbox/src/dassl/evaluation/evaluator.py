@@ -1,4 +1,5 @@
 """Accuracy of predictions, printed in the lines that log parsers read."""
+
 import os
 from collections import OrderedDict
 
@@ -77,12 +78,14 @@ class Classification(EvaluatorBase):
         results["macro_f1"] = float(100.0 * f1_score(y_true, y_pred, average="macro", labels=labels))
 
         # Log parsers read these lines: "=> result", then "* <name>: <number>%".
-        print("=> result\n"
-              f"* total: {total:,}\n"
-              f"* correct: {correct:,}\n"
-              f"* accuracy: {accuracy:.1f}%\n"
-              f"* error: {results['error_rate']:.1f}%\n"
-              f"* macro_f1: {results['macro_f1']:.1f}%")
+        print(
+            "=> result\n"
+            f"* total: {total:,}\n"
+            f"* correct: {correct:,}\n"
+            f"* accuracy: {accuracy:.1f}%\n"
+            f"* error: {results['error_rate']:.1f}%\n"
+            f"* macro_f1: {results['macro_f1']:.1f}%"
+        )
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._evaluate_classes(labels, y_true, y_pred)
         if self.cfg.TEST.COMPUTE_CMAT:
@@ -98,8 +101,10 @@ class Classification(EvaluatorBase):
             mine = y_true == label
             total, correct = int(mine.sum()), int((y_pred[mine] == label).sum())
             accuracies.append(100.0 * correct / total)
-            print(f"* class: {label} ({self._lab2cname.get(label, '')})\ttotal: {total:,}\tcorrect: {correct:,}\t"
-                  f"acc: {accuracies[-1]:.1f}%")
+            print(
+                f"* class: {label} ({self._lab2cname.get(label, '')})\ttotal: {total:,}\tcorrect: {correct:,}\t"
+                f"acc: {accuracies[-1]:.1f}%"
+            )
         mean = float(np.mean(accuracies))
         print(f"* average: {mean:.1f}%")
         return mean

@@ -1,4 +1,5 @@
 """``results.json``: every evaluation of a run at full precision."""
+
 import json
 import os
 import time
@@ -19,8 +20,15 @@ def append_result(path: str, context: dict, metrics: dict) -> None:
             os.replace(path, f"{path}.broken")
             print(f"{path} is not a list of records; kept it as {path}.broken and began a new one")
             records = []
-    records.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "split": context.get("split"),
-                    "epoch": context.get("epoch"), "checkpoint": context.get("checkpoint"), **metrics})
+    records.append(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "split": context.get("split"),
+            "epoch": context.get("epoch"),
+            "checkpoint": context.get("checkpoint"),
+            **metrics,
+        }
+    )
     mkdir_if_missing(os.path.dirname(path))
     with atomic_path(path) as tmp, open(tmp, "w", encoding="utf-8") as f:
         json.dump(records, f, indent=2)

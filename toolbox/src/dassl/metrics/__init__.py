@@ -1,4 +1,5 @@
 """Metrics on tensors."""
+
 from .._left_out import names_left_out
 from .accuracy import compute_accuracy
 

@@ -1,4 +1,5 @@
 """Optimisers and learning-rate schedules from a config."""
+
 from .._left_out import names_left_out
 from .lr_scheduler import build_lr_scheduler
 from .optimizer import build_optimizer

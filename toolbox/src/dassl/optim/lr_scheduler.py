@@ -1,9 +1,10 @@
 """Learning-rate schedules from ``cfg.OPTIM``, stepped once an epoch.
 
-Let base be the configured learning rate, e the epoch from 0, T = MAX_EPOCH, W = WARMUP_EPOCH. In the warm-up (e < W) the
-learning rate is WARMUP_CONS_LR (constant), or WARMUP_MIN_LR at e = 0 and then base * e / W (linear). After it,
+Let base be the configured learning rate, e the epoch from 0, T = MAX_EPOCH, W = WARMUP_EPOCH. In the warm-up (e < W)
+the learning rate is WARMUP_CONS_LR (constant), or WARMUP_MIN_LR at e = 0 and then base * e / W (linear). After it,
 WARMUP_RECOUNT starts the schedule from its index 0, so that a cosine ends above 0; otherwise from index W.
 """
+
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
 from ..utils import get_most_similar_str_to_a_from_b
@@ -53,8 +54,10 @@ class _BaseWarmupScheduler(LRScheduler):
         if inner is None and old is not None:
             inner = vars(old)
         if inner is None:
-            raise ValueError(f"The saved scheduler has no warm-up (keys {sorted(state_dict)}), this run has one: set "
-                             f"OPTIM.WARMUP_EPOCH as in the run that wrote it")
+            raise ValueError(
+                f"The saved scheduler has no warm-up (keys {sorted(state_dict)}), this run has one: set "
+                f"OPTIM.WARMUP_EPOCH as in the run that wrote it"
+            )
         # Only fields that exist here: the live successor keeps its own optimiser.
         for scheduler, saved in ((self.successor, inner), (self, state)):
             known = scheduler.__dict__.keys() - {"optimizer", "successor"}
@@ -94,8 +97,10 @@ def build_lr_scheduler(optimizer, optim_cfg):
     """
     name, stepsize = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE
     if name not in AVAI_SCHEDS:
-        raise ValueError(f"OPTIM.LR_SCHEDULER {name!r} is not in this toolbox; available: {AVAI_SCHEDS}. Did you "
-                         f"mean {get_most_similar_str_to_a_from_b(name, AVAI_SCHEDS)!r}?")
+        raise ValueError(
+            f"OPTIM.LR_SCHEDULER {name!r} is not in this toolbox; available: {AVAI_SCHEDS}. Did you "
+            f"mean {get_most_similar_str_to_a_from_b(name, AVAI_SCHEDS)!r}?"
+        )
     if name == "single_step":
         step = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize
         if not isinstance(step, int):

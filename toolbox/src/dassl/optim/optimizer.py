@@ -1,4 +1,5 @@
 """Optimisers from ``cfg.OPTIM``."""
+
 import warnings
 
 import torch
@@ -24,8 +25,10 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     """
     name, lr = optim_cfg.NAME, optim_cfg.LR
     if name not in AVAI_OPTIMS:
-        raise ValueError(f"OPTIM.NAME {name!r} is not in this toolbox; available: {AVAI_OPTIMS}. Did you mean "
-                         f"{get_most_similar_str_to_a_from_b(name, AVAI_OPTIMS)!r}?")
+        raise ValueError(
+            f"OPTIM.NAME {name!r} is not in this toolbox; available: {AVAI_OPTIMS}. Did you mean "
+            f"{get_most_similar_str_to_a_from_b(name, AVAI_OPTIMS)!r}?"
+        )
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             warnings.warn("OPTIM.STAGED_LR is ignored, because param_groups was given")
@@ -36,14 +39,20 @@ def build_optimizer(model, optim_cfg, param_groups=None):
 
     param_groups = list(param_groups)
     if not param_groups:
-        raise ValueError(f"No parameter to optimise in {type(model).__name__}: give the module that holds those to "
-                         f"be learnt")
+        raise ValueError(
+            f"No parameter to optimise in {type(model).__name__}: give the module that holds those to be learnt"
+        )
 
     common = dict(lr=lr, weight_decay=optim_cfg.WEIGHT_DECAY)
     betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
     if name == "sgd":
-        return torch.optim.SGD(param_groups, momentum=optim_cfg.MOMENTUM, dampening=optim_cfg.SGD_DAMPNING,
-                               nesterov=optim_cfg.SGD_NESTEROV, **common)
+        return torch.optim.SGD(
+            param_groups,
+            momentum=optim_cfg.MOMENTUM,
+            dampening=optim_cfg.SGD_DAMPNING,
+            nesterov=optim_cfg.SGD_NESTEROV,
+            **common,
+        )
     if name == "rmsprop":
         return torch.optim.RMSprop(param_groups, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
     if name == "adamw":
@@ -57,8 +66,9 @@ def _staged_groups(model, optim_cfg):
         raise TypeError(f"OPTIM.STAGED_LR needs a module, to find NEW_LAYERS in; got {type(model).__name__}")
     if isinstance(model, nn.DataParallel):
         model = model.module
-    new_layers = tolist_if_not(optim_cfg.NEW_LAYERS) if isinstance(optim_cfg.NEW_LAYERS, str) \
-        else list(optim_cfg.NEW_LAYERS)
+    new_layers = (
+        tolist_if_not(optim_cfg.NEW_LAYERS) if isinstance(optim_cfg.NEW_LAYERS, str) else list(optim_cfg.NEW_LAYERS)
+    )
     names = [name for name, _ in model.named_children()]
     for layer in new_layers:
         if layer not in names:
@@ -67,8 +77,10 @@ def _staged_groups(model, optim_cfg):
         warnings.warn(f"OPTIM.STAGED_LR without NEW_LAYERS: every layer gets LR x BASE_LR_MULT; children: {names}")
     own = [name for name, p in model.named_parameters(recurse=False) if p.requires_grad]
     if own:
-        raise ValueError(f"OPTIM.STAGED_LR splits the model's children, so its own parameters {own} would not be "
-                         f"trained; put them into a child module, or pass param_groups")
+        raise ValueError(
+            f"OPTIM.STAGED_LR splits the model's children, so its own parameters {own} would not be "
+            f"trained; put them into a child module, or pass param_groups"
+        )
     base, new = [], []
     for name, module in model.named_children():
         (new if name in new_layers else base).extend(module.parameters())

@@ -1,4 +1,5 @@
 """Files that are either the old one or the whole new one, whatever happens in between."""
+
 import os
 from contextlib import contextmanager
 

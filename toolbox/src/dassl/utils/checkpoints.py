@@ -1,9 +1,10 @@
 """Checkpoints: written whole or not at all, read without running code.
 
-Layout of a run's folder: ``<output_dir>/<model name>/model.pth.tar-<epoch>`` (or ``model-best.pth.tar``) and, beside it,
-a text file ``checkpoint`` that names the file written last. Content: a dict with ``state_dict``, ``epoch`` (index of the
-next epoch), ``optimizer``, ``scheduler``, ``val_result``.
+Layout of a run's folder: ``<output_dir>/<model name>/model.pth.tar-<epoch>`` (or ``model-best.pth.tar``) and, beside
+it, a text file ``checkpoint`` that names the file written last. Content: a dict with ``state_dict``, ``epoch`` (index
+of the next epoch), ``optimizer``, ``scheduler``, ``val_result``.
 """
+
 import os
 import re
 import shutil
@@ -38,9 +39,16 @@ def _stand_ins():
 
     With a warm-up, Dassl.pytorch's checkpoints hold the inner scheduler as an object, and within it the optimiser.
     """
-    names = ["torch.optim.lr_scheduler.CosineAnnealingLR", "torch.optim.lr_scheduler.StepLR",
-             "torch.optim.lr_scheduler.MultiStepLR", "torch.optim.sgd.SGD", "torch.optim.adam.Adam",
-             "torch.optim.adamw.AdamW", "torch.optim.rmsprop.RMSprop", "dassl.optim.radam.RAdam"]
+    names = [
+        "torch.optim.lr_scheduler.CosineAnnealingLR",
+        "torch.optim.lr_scheduler.StepLR",
+        "torch.optim.lr_scheduler.MultiStepLR",
+        "torch.optim.sgd.SGD",
+        "torch.optim.adam.Adam",
+        "torch.optim.adamw.AdamW",
+        "torch.optim.rmsprop.RMSprop",
+        "dassl.optim.radam.RAdam",
+    ]
     # A class each: the loader maps a class back to one name.
     pairs = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
     return pairs + [(dict, "builtins.dict"), (_plain_dict, "collections.defaultdict")]
@@ -69,15 +77,20 @@ def safe_load(path: str):
     except Exception as error:  # torch and pickle raise a dozen types on damaged files
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found:
-            raise CheckpointError(f"{path!r} holds an object of {found[1]}, which could run code when read. If you "
-                                  f"trust the file, set {UNSAFE_LOAD}=1") from error
+            raise CheckpointError(
+                f"{path!r} holds an object of {found[1]}, which could run code when read. If you "
+                f"trust the file, set {UNSAFE_LOAD}=1"
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"Cannot read the checkpoint {path!r}: it is truncated or not a file of torch.save "
-                              f"({reason}). Delete it, or take an earlier one") from error
+        raise CheckpointError(
+            f"Cannot read the checkpoint {path!r}: it is truncated or not a file of torch.save "
+            f"({reason}). Delete it, or take an earlier one"
+        ) from error
 
 
-def save_checkpoint(state: dict, save_dir: str, is_best: bool = False, remove_module_from_keys: bool = True,
-                    model_name: str = "") -> None:
+def save_checkpoint(
+    state: dict, save_dir: str, is_best: bool = False, remove_module_from_keys: bool = True, model_name: str = ""
+) -> None:
     """Write one checkpoint and let ``checkpoint`` point at it.
 
     Args:
@@ -182,8 +195,10 @@ def load_pretrained_weights(model, weight_path: str) -> None:
     own.update(fits)
     model.load_state_dict(own)
     if not fits:
-        warnings.warn(f"Nothing loaded from {weight_path!r}: no entry matches the model by name and size; it has "
-                      f"{list(state_dict)[:5]}, the model {list(own)[:5]}, ...")
+        warnings.warn(
+            f"Nothing loaded from {weight_path!r}: no entry matches the model by name and size; it has "
+            f"{list(state_dict)[:5]}, the model {list(own)[:5]}, ..."
+        )
         return
     print(f"Loaded {len(fits)} of {len(own)} weights from {weight_path}")
     if skipped:

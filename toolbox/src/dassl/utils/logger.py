@@ -1,4 +1,5 @@
 """The log file: what goes to stdout, kept."""
+
 import os
 import sys
 import time

@@ -1,4 +1,5 @@
 """Running averages of the numbers a training loop prints."""
+
 from collections import defaultdict
 
 import torch
@@ -50,8 +51,10 @@ class MetricMeter:
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):
-            raise TypeError(f"MetricMeter.update takes a dict of numbers, got {type(input_dict).__name__}; "
-                            f"forward_backward must return such a dict")
+            raise TypeError(
+                f"MetricMeter.update takes a dict of numbers, got {type(input_dict).__name__}; "
+                f"forward_backward must return such a dict"
+            )
         for name, value in input_dict.items():
             self.meters[name].update(value)
 

@@ -1,4 +1,5 @@
 """Names to classes."""
+
 from .tools import get_most_similar_str_to_a_from_b
 
 

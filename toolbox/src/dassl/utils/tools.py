@@ -1,4 +1,5 @@
 """Files, seeds and small things."""
+
 import difflib
 import json
 import os
@@ -65,8 +66,9 @@ def check_availability(requested: str, available) -> None:
         return
     closest = get_most_similar_str_to_a_from_b(requested, available)
     hint = f" Did you mean {closest!r}?" if closest else ""
-    raise ValueError(f"{requested!r} is not in this toolbox, and nothing else has registered it.{hint} "
-                     f"Available: {list(available)}")
+    raise ValueError(
+        f"{requested!r} is not in this toolbox, and nothing else has registered it.{hint} Available: {list(available)}"
+    )
 
 
 def tolist_if_not(x) -> list:
@@ -92,11 +94,15 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I") and (image.getextrema()[1] or 0) > 255:
-                image = image.point(lambda value: value * (1 / 256)).convert("L")  # 16 bits, which convert() would cut off at 255: all white
+                image = image.point(lambda value: value * (1 / 256)).convert(
+                    "L"
+                )  # 16 bits, which convert() would cut off at 255: all white
             return image.convert("RGB")
     except Exception as error:  # decoders raise whatever they like on damaged data
-        raise ImageReadError(f"Cannot read the image {path!r} ({type(error).__name__}: {error}); it is damaged or "
-                             f"not an image, fetch it again or take it off the list") from error
+        raise ImageReadError(
+            f"Cannot read the image {path!r} ({type(error).__name__}: {error}); it is damaged or "
+            f"not an image, fetch it again or take it off the list"
+        ) from error
 
 
 def download_url(url: str, dst: str) -> None:
@@ -115,4 +121,5 @@ def download_url(url: str, dst: str) -> None:
 def collect_env_info() -> str:
     """Return torch's report of the machine and the installed software, and Pillow's version."""
     from torch.utils.collect_env import get_pretty_env_info
+
     return f"{get_pretty_env_info()}\n        Pillow ({PIL.__version__})"

@@ -1,4 +1,5 @@
 """Layers: count, freeze, initialise."""
+
 import torch.nn as nn
 
 from .tools import tolist_if_not

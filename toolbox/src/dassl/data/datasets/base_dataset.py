@@ -1,4 +1,5 @@
 """What a data set is: lists of labelled image paths."""
+
 import os
 import random
 import tarfile
@@ -26,8 +27,9 @@ class Datum:
     def __init__(self, impath="", label=0, domain=0, classname=""):
         impath = os.fspath(impath)
         if not os.path.isfile(impath):
-            raise MissingFileError(f"No image at {impath!r} (class {classname!r}); check DATASET.ROOT and that the "
-                                   f"data set is complete")
+            raise MissingFileError(
+                f"No image at {impath!r} (class {classname!r}); check DATASET.ROOT and that the data set is complete"
+            )
         self._impath = impath
         self._label = label
         self._domain = domain
@@ -50,7 +52,9 @@ class Datum:
         return self._classname
 
     def __repr__(self):
-        return f"Datum(impath={self._impath!r}, label={self._label}, domain={self._domain}, classname={self._classname!r})"
+        return (
+            f"Datum(impath={self._impath!r}, label={self._label}, domain={self._domain}, classname={self._classname!r})"
+        )
 
 
 class DatasetBase:
@@ -139,8 +143,9 @@ class DatasetBase:
             NotImplementedError: ``from_gdrive`` is not in this toolbox.
         """
         if from_gdrive:
-            raise NotImplementedError(f"Downloads from Google Drive are not in this toolbox; fetch {url} by hand to "
-                                      f"{dst}")
+            raise NotImplementedError(
+                f"Downloads from Google Drive are not in this toolbox; fetch {url} by hand to {dst}"
+            )
         download_url(url, dst)
         folder = os.path.dirname(dst)
         if zipfile.is_zipfile(dst):
@@ -153,8 +158,8 @@ class DatasetBase:
     def generate_fewshot_dataset(self, *data_sources, num_shots: int = -1, repeat: bool = False):
         """Draw a few images of each class from Python's global generator.
 
-        The order of draws (source by source, class by class in order of first appearance, one ``random.sample`` each) is
-        what makes a seed give the same few shots everywhere.
+        The order of draws (source by source, class by class in order of first appearance, one ``random.sample`` each)
+        is what makes a seed give the same few shots everywhere.
 
         Args:
             data_sources: Lists of ``Datum``.

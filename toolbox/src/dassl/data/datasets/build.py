@@ -1,4 +1,5 @@
 """Data sets by name."""
+
 from ...utils import Registry, check_availability
 
 DATASET_REGISTRY = Registry("DATASET")

@@ -1,2 +1,3 @@
 """Image transforms from a config."""
+
 from .transforms import INTERPOLATION_MODES, build_transform

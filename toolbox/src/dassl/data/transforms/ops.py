@@ -1,4 +1,5 @@
 """Transforms that torchvision lacks."""
+
 import random
 
 import numpy as np
@@ -48,7 +49,7 @@ class Cutout:
         half = self.length // 2
         for _ in range(self.n_holes):
             y, x = np.random.randint(height), np.random.randint(width)
-            mask[:, max(y - half, 0):y + half, max(x - half, 0):x + half] = 0
+            mask[:, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0
         return img * mask
 
 

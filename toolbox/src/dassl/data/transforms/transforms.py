@@ -1,4 +1,5 @@
 """Image transforms from ``cfg.INPUT``."""
+
 import torchvision.transforms as T
 from torchvision.transforms import InterpolationMode
 
@@ -6,11 +7,24 @@ from ..._left_out import names_left_out
 from ...utils import ChoiceError, get_most_similar_str_to_a_from_b
 from .ops import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
 
-__getattr__ = names_left_out(__name__, "ImageNetPolicy", "CIFAR10Policy", "SVHNPolicy", "RandAugment", "RandAugment2",
-                             "RandAugmentFixMatch")
+__getattr__ = names_left_out(
+    __name__, "ImageNetPolicy", "CIFAR10Policy", "SVHNPolicy", "RandAugment", "RandAugment2", "RandAugmentFixMatch"
+)
 
-AVAI_CHOICES = ["random_flip", "random_resized_crop", "random_crop", "center_crop", "random_translation", "colorjitter",
-                "randomgrayscale", "gaussian_blur", "cutout", "normalize", "gaussian_noise", "instance_norm"]
+AVAI_CHOICES = [
+    "random_flip",
+    "random_resized_crop",
+    "random_crop",
+    "center_crop",
+    "random_translation",
+    "colorjitter",
+    "randomgrayscale",
+    "gaussian_blur",
+    "cutout",
+    "normalize",
+    "gaussian_noise",
+    "instance_norm",
+]
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -40,9 +54,11 @@ def build_transform(cfg, is_train: bool = True, choices=None):
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
         if choice not in AVAI_CHOICES:
-            raise ChoiceError(f"The transform {choice!r} (INPUT.TRANSFORMS) is not in this toolbox; available: "
-                              f"{AVAI_CHOICES}. Did you mean "
-                              f"{get_most_similar_str_to_a_from_b(str(choice), AVAI_CHOICES)!r}?")
+            raise ChoiceError(
+                f"The transform {choice!r} (INPUT.TRANSFORMS) is not in this toolbox; available: "
+                f"{AVAI_CHOICES}. Did you mean "
+                f"{get_most_similar_str_to_a_from_b(str(choice), AVAI_CHOICES)!r}?"
+            )
     if cfg.INPUT.INTERPOLATION not in INTERPOLATION_MODES:
         raise ChoiceError(f"INPUT.INTERPOLATION {cfg.INPUT.INTERPOLATION!r} is not one of {list(INTERPOLATION_MODES)}")
     steps = (_train_steps if is_train else _test_steps)(cfg, choices)
@@ -63,8 +79,14 @@ def _train_steps(cfg, choices):
     if "random_flip" in choices:
         steps.append(T.RandomHorizontalFlip())
     if "colorjitter" in choices:
-        steps.append(T.ColorJitter(brightness=cfg.COLORJITTER_B, contrast=cfg.COLORJITTER_C,
-                                   saturation=cfg.COLORJITTER_S, hue=cfg.COLORJITTER_H))
+        steps.append(
+            T.ColorJitter(
+                brightness=cfg.COLORJITTER_B,
+                contrast=cfg.COLORJITTER_C,
+                saturation=cfg.COLORJITTER_S,
+                hue=cfg.COLORJITTER_H,
+            )
+        )
     if "randomgrayscale" in choices:
         steps.append(T.RandomGrayscale(p=cfg.RGS_P))
     if "gaussian_blur" in choices:
@@ -83,8 +105,11 @@ def _train_steps(cfg, choices):
 
 def _test_steps(cfg, choices):
     cfg = cfg.INPUT
-    steps = [T.Resize(max(cfg.SIZE), interpolation=INTERPOLATION_MODES[cfg.INTERPOLATION]), T.CenterCrop(cfg.SIZE),
-             T.ToTensor()]
+    steps = [
+        T.Resize(max(cfg.SIZE), interpolation=INTERPOLATION_MODES[cfg.INTERPOLATION]),
+        T.CenterCrop(cfg.SIZE),
+        T.ToTensor(),
+    ]
     if "normalize" in choices:
         steps.append(T.Normalize(mean=cfg.PIXEL_MEAN, std=cfg.PIXEL_STD))
     if "instance_norm" in choices:
