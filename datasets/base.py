@@ -38,6 +38,7 @@ class PromptDataset(DatasetBase):
             such key.
         test_only: The set has no training images of its own: its test images stand in for them, there is no validation
             set, and NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
+        drawn: The program draws the images itself, for trying things out.
         dataset_dir, image_dir: Absolute paths, set on the instance.
         fewshot_digests: ``{"train": ..., "val": ...}``, sha256 of the sampled lists before the classes are halved; see
             `digest`.
@@ -53,6 +54,7 @@ class PromptDataset(DatasetBase):
     n_classes = 0
     counts = {}
     test_only = False
+    drawn = False
 
     def __init__(self, cfg):
         """Read the files, draw the few-shot sample, keep the wanted classes.

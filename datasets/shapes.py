@@ -101,6 +101,7 @@ class DrawnDataset(PromptDataset):
     """
 
     images = "images"
+    drawn = True
     names = ()
     sizes = {"train": 32, "val": 8, "test": 40}
     style = STYLE

@@ -25,7 +25,7 @@ from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precisio
 from ..record import measure
 from ..record.history import Step, earlier_history, epoch_entry
 from ..record.predictions import Predictions
-from ..record.result import task_of, write_predictions, write_record
+from ..record.result import RunRecord, task_of
 from ..record.tracking import WandbRun, check_wandb
 from .parts.checkpoints import Renames, find_checkpoint, learner_weights, read_with_notes
 from .parts.origin import methods_by_names, origin_of
@@ -406,7 +406,7 @@ class PromptTrainer(TrainerX):
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
         self.scores[split] = {"accuracy": accuracy, **predictions.scores(self.classnames)}
         if split == "test":
-            write_predictions(self, predictions)
+            predictions.write(self.output_dir, self.cfg.DATASET.ROOT)
         self.write_result()
         if self.status == "finished":  # not the test at the end of a training run, which closes it
             self.close_writer()
@@ -481,7 +481,7 @@ class PromptTrainer(TrainerX):
 
     def write_result(self):
         """Write ``result.json`` into the output folder."""
-        write_record(self)
+        RunRecord.of(self).write(self.output_dir)
 
     def extra_results(self) -> dict:
         """Return what a method adds to ``result.json``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Optional
 
-from .folder import read_result
+from .result import RunRecord
 
 
 class Step(NamedTuple):
@@ -38,8 +38,9 @@ def epoch_entry(epoch: int, lr: float, steps: List[Step], seconds: float) -> dic
 
 
 def earlier_history(folder: str, epochs: int) -> List[dict]:
-    """Return the history of the first ``epochs`` epochs of an interrupted run, as far as its ``result.json`` tells it."""
-    return [entry for entry in read_result(folder).get("history") or [] if entry["epoch"] <= epochs]
+    """Return the history of the first ``epochs`` epochs of an interrupted run, as far as its record tells it."""
+    record = RunRecord.find(folder)
+    return [entry for entry in record.history if entry["epoch"] <= epochs] if record else []
 
 
 def _mean(values) -> float:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, NamedTuple, Sequence
 
 import torch
 from sklearn.metrics import f1_score, recall_score
 from torch import Tensor
 
+from .files import atomic_path
+
+FILE = "predictions.csv"
 HEADER = ("path", "label", "prediction", "confidence")
 
 
@@ -43,11 +46,11 @@ class Predictions:
             "per_class": {distinct(classnames, c): round(100 * recall[c], 4) for c in labels if c in truth},
         }
 
-    def write(self, path: str, root: str) -> None:
-        """Write one row an image, whole or not at all.
+    def write(self, folder: str | Path, root: str) -> None:
+        """Write ``predictions.csv`` into a run's folder, one row an image, whole or not at all.
 
         Args:
-            path: The file to write.
+            folder: Output folder of the run.
             root: Folder of all data sets, to which the images' paths are made relative; others stay absolute.
         """
         if not self.paths:  # a host's loader that does not tell them
@@ -59,16 +62,59 @@ class Predictions:
             torch.cat(self._predicted).tolist(),
             torch.cat(self._confidence).tolist(),
         )
-        with open(
-            path + ".tmp", "w", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:  # names are bytes
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_path(Path(folder, FILE)) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # names are bytes
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             for image, label, predicted, confidence in rows:
                 image = os.path.abspath(image)
                 image = image[len(root) :] if image.startswith(root) else image
                 writer.writerow((Path(image).as_posix(), label, predicted, f"{confidence:.6f}"))
-        os.replace(path + ".tmp", path)
+
+
+class Prediction(NamedTuple):
+    """One row of ``predictions.csv``.
+
+    Attributes:
+        path: Image, relative to the data root, or absolute.
+        label: True class, counted from 0 in the record's ``classnames``.
+        prediction: Predicted class, counted the same way.
+        confidence: Probability of the predicted class, 0 to 1.
+    """
+
+    path: str
+    label: int
+    prediction: int
+    confidence: float
+
+
+def read_predictions(folder: str | Path, n_classes: int) -> list[Prediction]:
+    """Read a run's ``predictions.csv``; empty where there is none.
+
+    Args:
+        folder: Output folder of the run.
+        n_classes: Number of classes in the run's record.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = Path(folder, FILE)
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8", errors="backslashreplace") as lines:  # an image's name is bytes
+            rows = [
+                Prediction(row["path"], int(row["label"]), int(row["prediction"]), float(row["confidence"]))
+                for row in csv.DictReader(lines)
+            ]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"damaged ({type(error).__name__}: {error}): {path}") from None
+    if any(not 0 <= index < n_classes for row in rows for index in (row.label, row.prediction)):
+        raise ValueError(f"damaged (a class beyond the {n_classes} of result.json): {path}")
+    return rows
 
 
 def distinct(classnames: Sequence[str], label: int) -> str:

@@ -1,20 +1,238 @@
-"""``result.json``: what was run, on what, with what, and what came out."""
+"""``result.json``: what was run, on what, with what, and what came out. This file is its only reader and writer."""
 
 from __future__ import annotations
 
 import json
-import os
+import math
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..config import get, keys
 from . import measure
+from .files import write_text
+from .predictions import Prediction, read_predictions
 
 if TYPE_CHECKING:
     from ..trainers.base import PromptTrainer
-    from .predictions import Predictions
 
-
+FILE = "result.json"
 commit = lru_cache(measure.commit)  # of the code that this process has imported; the record is written after each epoch
+
+
+class DamagedRecord(ValueError):
+    """A result.json that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. Accuracies in percent, times in seconds, memory in MiB.
+
+    Records of older versions lack some of the fields that have a default here.
+
+    Attributes:
+        status: ``training`` or ``finished``.
+        trainer: Name of the method.
+        dataset: Class name of the data set that was tested (and trained on, in a training run).
+        subsample: Classes: ``all``, or the half ``base`` or ``new``.
+        shots: Training images a class.
+        seed: Seed of the run; -1 where none was fixed.
+        backbone: Name or file of the CLIP.
+        accuracy: Of the last test, else of the last validation; None before the first.
+        trained_on: Data set, subsample, shots and seed of the run that trained the model; None for zero-shot, and for
+            an official checkpoint, which does not say.
+        drawn: The data set was drawn by this program, for trying things out; None in records of older versions.
+        precision: ``PREC`` of the run.
+        macro_f1: Macro F1 over the classes that have images.
+        n_test: Number of images tested.
+        per_class: Recall by class name.
+        classnames: In order of the labels.
+        template: The hand-written prompt, with ``{}`` for the class name.
+        fewshot_digest: SHA-256 of the training list before the classes are halved.
+        epoch: Epochs done, or the one in progress.
+        learned_parameters: Number of learned parameters; 0 for a method that learns nothing, -1 where it is not known.
+        seconds: Wall-clock time of ``train`` and ``test``.
+        seconds_per_epoch: Wall-clock time of an epoch.
+        peak_memory_mb: Most memory in use: allocated on the GPU, or resident on a CPU.
+        device: Name of the device.
+        versions: Versions of the packages that can move a number.
+        commit: Commit of the checkout, with ``+`` if files differed from it; empty outside a checkout.
+        history: One entry an epoch.
+        config: The whole config, as nested dicts.
+        extra: What the method adds, such as AttriPrompt's ``retrieval``.
+    """
+
+    status: str
+    trainer: str
+    dataset: str
+    subsample: str
+    shots: int
+    seed: int
+    backbone: str
+    accuracy: float | None = None
+    trained_on: dict | None = None
+    drawn: bool | None = None
+    precision: str = ""
+    macro_f1: float | None = None
+    n_test: int | None = None
+    per_class: dict | None = None
+    classnames: list = field(default_factory=list)
+    template: str = ""
+    fewshot_digest: str | None = None
+    epoch: int | None = None
+    learned_parameters: int = -1
+    seconds: dict = field(default_factory=dict)
+    seconds_per_epoch: float = 0.0
+    peak_memory_mb: float = 0.0
+    device: str = ""
+    versions: dict = field(default_factory=dict)
+    commit: str = ""
+    history: list = field(default_factory=list)
+    config: dict = field(default_factory=dict)
+    extra: dict = field(default_factory=dict)
+
+    # ------------------------------------------------------------------ reading
+    @classmethod
+    def read(cls, folder: str | Path) -> RunRecord:
+        """Read the record of a run.
+
+        Args:
+            folder: Output folder of the run.
+
+        Raises:
+            FileNotFoundError: The folder has no result.json.
+            DamagedRecord: result.json is damaged.
+        """
+        try:
+            content = json.loads(Path(folder, FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{folder} holds no run (no {FILE})") from None
+        except (OSError, ValueError) as error:
+            raise DamagedRecord(f"damaged ({error})") from error
+        return cls.of_json(content)
+
+    @classmethod
+    def find(cls, folder: str | Path) -> RunRecord | None:
+        """Read the record of a run; None where there is none, or a damaged one."""
+        try:
+            return cls.read(folder)
+        except (FileNotFoundError, DamagedRecord):
+            return None
+
+    @classmethod
+    def of_json(cls, content: Any) -> RunRecord:
+        """Build a record from the content of a result.json.
+
+        Raises:
+            DamagedRecord: A field is missing or of another kind.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("status"), str):
+            raise DamagedRecord("damaged (no record of a run)")
+        names = [each.name for each in fields(cls) if each.name != "extra"]
+        known = {name: content[name] for name in names if content.get(name) is not None}
+        wrong = [name for name in names if name in known and not _fits(name, known[name])]
+        wrong += [name for name in _REQUIRED if name not in known]
+        if wrong:
+            raise DamagedRecord(f"damaged (without {', '.join(dict.fromkeys(wrong))})")
+        accuracy = known.get("accuracy")
+        if accuracy is not None and not (math.isfinite(accuracy) and 0 <= accuracy <= 100):
+            raise DamagedRecord(f"damaged (accuracy {accuracy})")
+        return cls(**known, extra={name: value for name, value in content.items() if name not in names})
+
+    # ------------------------------------------------------------------ writing
+    @classmethod
+    def of(cls, trainer: PromptTrainer) -> RunRecord:
+        """Put the record of a running or finished trainer together."""
+        cfg, learner = trainer.cfg, trainer.learner
+        scores = trainer.scores.get("test") or trainer.scores.get("val") or {}
+        return cls(
+            status=trainer.status,
+            trainer=type(trainer).__name__,
+            **task_of(cfg),
+            trained_on=trainer.trained_on,
+            drawn=getattr(trainer.dm.dataset, "drawn", False),
+            backbone=cfg.MODEL.BACKBONE.NAME,
+            precision=trainer.precision,
+            accuracy=scores.get("accuracy"),
+            macro_f1=scores.get("macro_f1"),
+            n_test=scores.get("n"),
+            per_class=scores.get("per_class"),
+            classnames=list(trainer.classnames),
+            template=trainer.template,
+            fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
+            epoch=trainer.epoch + 1 if trainer.status == "training" else trainer.max_epoch,
+            learned_parameters=0 if learner is None else sum(p.numel() for p in learner.parameters()),
+            seconds={name: round(value, 2) for name, value in trainer.seconds.items()},
+            seconds_per_epoch=round(trainer.seconds_per_epoch, 3),
+            peak_memory_mb=round(measure.peak_memory_mb(trainer.device), 1),
+            device=measure.device_name(trainer.device),
+            versions=measure.versions(),
+            commit=commit(),
+            history=trainer.history,
+            config=json.loads(json.dumps(cfg, default=list)),
+            extra=trainer.extra_results(),
+        )
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``result.json`` into a run's folder, whole or not at all."""
+        content = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extra"}
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder, FILE), json.dumps({**content, **self.extra}, indent=2))
+
+    # ------------------------------------------------------------------ questions
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "finished"
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether nothing was learned."""
+        return self.trainer == "ZeroshotCLIP" or self.learned_parameters == 0
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the run is of the small synthetic world: drawn data, or the embedded CLIP."""
+        drawn = self.dataset in _DRAWN_BEFORE if self.drawn is None else self.drawn
+        return drawn or self.backbone == "tiny"
+
+    def predictions(self, folder: str | Path) -> list[Prediction]:
+        """Read the run's ``predictions.csv``; see :func:`.predictions.read_predictions`."""
+        return read_predictions(folder, len(self.classnames))
+
+    def changed_settings(self, cfg) -> list[str]:
+        """Return the settings in which this run differs from ``cfg``, as "KEY old -> new".
+
+        Settings that do not change the numbers of a run do not count, nor do those of other methods.
+        """
+        if not self.config:
+            return []
+        now = json.loads(json.dumps(cfg, default=str))
+        own = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
+        local = set(LOCAL_SETTINGS)
+        if cfg.DATASET.NAME == "ImageFolder":  # its root says which data they are
+            local.discard("DATASET.ROOT")
+        changed = []
+        for key in sorted(set(keys(self.config)) & set(keys(now))):
+            old, new = get(self.config, key), get(now, key)
+            counts = key.startswith(own) if key.startswith("TRAINER.") else key not in local
+            if counts and old != new:
+                changed.append(f"{key} {old!r} -> {new!r}")
+        return changed
+
+
+# Settings that do not change the numbers of a run, or (INPUT.SIZE) follow from those that do.
+LOCAL_SETTINGS = (
+    "OUTPUT_DIR",
+    "RESUME",
+    "DATASET.ROOT",
+    "VERBOSE",
+    "USE_CUDA",
+    "TRAIN.PRINT_FREQ",
+    "TRAIN.WANDB",
+    "INPUT.SIZE",
+)
 
 
 def task_of(cfg) -> dict:
@@ -27,48 +245,44 @@ def task_of(cfg) -> dict:
     }
 
 
-def record_of(trainer: PromptTrainer) -> dict:
-    """Put the record of a run together; accuracies in percent, times in seconds, memory in MiB."""
-    cfg, learner = trainer.cfg, trainer.learner
-    scores = trainer.scores.get("test") or trainer.scores.get("val") or {}
-    return {
-        "status": trainer.status,
-        "trainer": type(trainer).__name__,
-        **task_of(cfg),
-        "trained_on": trainer.trained_on,
-        "backbone": cfg.MODEL.BACKBONE.NAME,
-        "precision": trainer.precision,
-        "accuracy": scores.get("accuracy"),
-        "macro_f1": scores.get("macro_f1"),
-        "n_test": scores.get("n"),
-        "per_class": scores.get("per_class"),
-        "classnames": list(trainer.classnames),
-        "template": trainer.template,
-        "fewshot_digest": getattr(trainer.dm.dataset, "fewshot_digest", None),
-        "epoch": trainer.epoch + 1 if trainer.status == "training" else trainer.max_epoch,
-        "learned_parameters": 0 if learner is None else sum(p.numel() for p in learner.parameters()),
-        "seconds": {name: round(value, 2) for name, value in trainer.seconds.items()},
-        "seconds_per_epoch": round(trainer.seconds_per_epoch, 3),
-        "peak_memory_mb": round(measure.peak_memory_mb(trainer.device), 1),
-        "device": measure.device_name(trainer.device),
-        "versions": measure.versions(),
-        "commit": commit(),
-        "history": trainer.history,
-        "config": json.loads(json.dumps(cfg, default=list)),
-        **trainer.extra_results(),
-    }
+# Drawn data sets at the time when records did not say so.
+_DRAWN_BEFORE = (
+    "Shapes",
+    "ShapesOutline",
+    "ShapesNoise",
+    "ShapesBackground",
+    "ShapesLowRes",
+    "ShapesTextures",
+    "ShapesColours",
+    "ShapesCounts",
+)
+_REQUIRED = ("status", "trainer", "dataset", "subsample", "shots", "seed", "backbone")
+_KINDS = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "dict": dict,
+    "list": list,
+}
+_TASK_KINDS = {"dataset": str, "subsample": str, "shots": int, "seed": int}
 
 
-def write_predictions(trainer: PromptTrainer, predictions: Predictions) -> None:
-    """Write ``predictions.csv`` into the output folder, atomically."""
-    os.makedirs(trainer.output_dir, exist_ok=True)
-    predictions.write(os.path.join(trainer.output_dir, "predictions.csv"), trainer.cfg.DATASET.ROOT)
+def _fits(name: str, value: Any) -> bool:
+    """Tell whether a field's value is of the kind that its annotation says; a bool is no number."""
+    annotation = RunRecord.__annotations__[name].removesuffix(" | None")
+    if isinstance(value, bool) != (annotation == "bool") or not isinstance(value, _KINDS[annotation]):
+        return False
+    if name == "trained_on":
+        return all(isinstance(value.get(key, kind()), kind) for key, kind in _TASK_KINDS.items())
+    if name == "history":
+        return all(isinstance(entry, dict) and isinstance(entry.get("epoch"), int) for entry in value)
+    return True
 
 
-def write_record(trainer: PromptTrainer) -> None:
-    """Write the record into the output folder, atomically."""
-    os.makedirs(trainer.output_dir, exist_ok=True)
-    path = os.path.join(trainer.output_dir, "result.json")
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(record_of(trainer), file, indent=2)
-    os.replace(path + ".tmp", path)
+def _node(trainer: str) -> str:
+    """Return the name of a trainer's config node; a host's trainer does not say it."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    cls = TRAINER_REGISTRY.get(trainer)
+    return cls.node() if hasattr(cls, "node") else trainer.upper()

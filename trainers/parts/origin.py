@@ -8,7 +8,7 @@ from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
-from ...record.folder import read_result
+from ...record.result import RunRecord
 
 # How official checkpoints are told apart: folder, a name that must be in it, and one that must not.
 SIGNS = (
@@ -57,14 +57,12 @@ def origin_of(path, notes: Mapping) -> Origin:
 
 
 def origin_of_run(folder) -> Origin:
-    """Ask the ``result.json`` of a training run."""
-    result = read_result(folder)
-    own = {key: result.get(key) for key in ("dataset", "subsample", "shots", "seed")}
-    return Origin(
-        result.get("trainer", ""),
-        result.get("trained_on") or (own if own["dataset"] else None),
-        result.get("classnames") or (),
-    )
+    """Ask the record of a training run."""
+    record = RunRecord.find(folder)
+    if record is None:
+        return Origin("", None)
+    own = {key: getattr(record, key) for key in ("dataset", "subsample", "shots", "seed")}
+    return Origin(record.trainer, record.trained_on or own, record.classnames)
 
 
 def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> List[str]:

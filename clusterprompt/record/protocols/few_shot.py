@@ -1,0 +1,47 @@
+"""Few-shot: train on a few images of every class, test on all classes."""
+
+from __future__ import annotations
+
+from ..names import dataset_label, shots_label
+from .base import Finished, Leg, Protocol, Request
+
+
+class FewShot(Protocol):
+    """Accuracy on all classes by number of training images."""
+
+    name = "few_shot"
+    title = "Few-shot"
+    yaml = "fewshot"
+    convention = "Accuracy on all classes by training images a class."
+    order = 4
+    shots_are_columns = True
+    charts = ("shots",)
+
+    def legs(self, request: Request) -> list[Leg]:
+        """See :meth:`Protocol.legs`."""
+        name = dataset_label(request.dataset)
+        return [
+            Leg("few_shot", request.dataset, "all", shots, f"{name} {shots_label(shots)}")
+            for shots in request.few_shots
+        ]
+
+    def source_of(self, run: Finished) -> str | None:
+        """See :meth:`Protocol.source_of`."""
+        if run.classes != "all" or run.moved:
+            return None
+        if run.place.startswith("few_shot"):
+            return run.dataset
+        trained_here = run.trained_on is not None and not run.place.startswith("xd") and not run.is_source
+        return run.dataset if trained_here else None
+
+    def adopts(self, run: Finished) -> str | None:
+        """Take zero-shot runs that are in no transfer."""
+        return run.dataset if run.classes == "all" and run.trained_on is None else None
+
+    def column(self, run) -> str:
+        """See :meth:`Protocol.column`."""
+        return shots_label(run.method.shots)
+
+    def columns(self, present, data):
+        """Order by number of shots."""
+        return sorted(present, key=lambda name: int(name.split()[0]))
