@@ -1,10 +1,10 @@
-"""The one way in which a command says an error: one line on stderr and exit code 2."""
+"""The one way in which a command says an error: one line on stderr, exit code 2."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from typing import Callable, NoReturn
+from typing import Callable
 
 # What bad input raises, said in one line. Anything else is a fault of the program and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, AssertionError, FloatingPointError, NotImplementedError)
@@ -19,49 +19,31 @@ def is_user_error(error: BaseException) -> bool:
 
 
 def message(error: BaseException) -> str:
-    """Return an error in one line, without the traceback that a data loader's worker wraps it in."""
+    """Return an error's text, without the traceback that a data loader's worker wraps it in."""
     text = str(error) or type(error).__name__
-    if text.startswith("Caught "):
-        text = text.strip().splitlines()[-1]
-    return text
+    return text.strip().splitlines()[-1] if text.startswith("Caught ") else text
 
 
-def fail(error: BaseException | str, with_traceback: bool = False) -> NoReturn:
-    """Print an error in one line and end with code 2.
-
-    Raises:
-        SystemExit: Always.
-    """
-    if isinstance(error, str):
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(USAGE)
-    if with_traceback:
-        traceback.print_exception(error)
-    print(f"error: {message(error)}", file=sys.stderr)
-    raise SystemExit(USAGE) from error
-
-
-def guarded(main: Callable[[], object], *, with_traceback: bool = False, resume: str = "") -> int:
-    """Run a command; turn what the user can put right into one line.
+def guarded(work: Callable[[], int | None], *, with_traceback: bool = False, go_on: str = "") -> int:
+    """Do a command's work; turn what the user can put right into one line.
 
     Args:
-        main: Does the work; may return an exit code.
-        with_traceback: Print where an error came from as well.
-        resume: How to go on after Ctrl-C, for the message.
+        work: Returns the exit code; None means 0.
+        with_traceback: Also print where an error came from.
+        go_on: How to go on after Ctrl-C, such as "the same command goes on from here".
 
     Returns:
-        The exit code: that of ``main`` (0 for None), or 130 after Ctrl-C.
-
-    Raises:
-        SystemExit: Code 2, after one line on stderr.
+        The exit code: that of ``work``, 2 after an error that the user can put right, 130 after Ctrl-C.
     """
     try:
-        code = main()
-        return code if isinstance(code, int) else 0
+        return work() or 0
     except KeyboardInterrupt:
-        print(f"interrupted{'; ' + resume if resume else ''}", file=sys.stderr)
+        print(f"\ninterrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
         return INTERRUPTED
-    except BaseException as error:
+    except Exception as error:
         if not is_user_error(error):
             raise
-        fail(error, with_traceback)
+        if with_traceback:
+            traceback.print_exception(error)
+        print(f"error: {message(error)}", file=sys.stderr)
+        return USAGE
