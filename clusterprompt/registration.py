@@ -24,7 +24,7 @@ def extend_cfg(cfg):
     from dassl.engine import TRAINER_REGISTRY
     from yacs.config import CfgNode
 
-    speak_through_stdout()
+    log_to_stdout()
     methods = own_trainers()
     _register(TRAINER_REGISTRY, methods, "trainer")
     datasets = own_datasets()
@@ -59,7 +59,7 @@ def own_datasets() -> list:
     return [cls for cls in _classes_below("datasets", PromptDataset) if cls.folder]
 
 
-def speak_through_stdout(always: bool = False):
+def log_to_stdout(always: bool = False):
     """Let this package's messages reach the console: Dassl's own are printed, and its log file is a tee of stdout.
 
     Args:

@@ -118,6 +118,7 @@ class Protocol:
         convention: What the computed columns are; printed below its tables.
         order: Place among the protocols.
         transfers: Trains on ``--source`` and tests on ``--targets``, instead of each of ``--datasets``.
+        takes_any_target: A transfer that also tests on targets that no protocol lists.
         averages: There is a table of averages over data sets.
         shots_are_columns: Runs of several numbers of shots share a row.
         headline: Column by which rows are ranked; empty for none.
@@ -130,6 +131,7 @@ class Protocol:
     convention: ClassVar[str] = ""
     order: ClassVar[int] = 100
     transfers: ClassVar[bool] = False
+    takes_any_target: ClassVar[bool] = False
     averages: ClassVar[bool] = True
     shots_are_columns: ClassVar[bool] = False
     headline: ClassVar[str] = ""
@@ -143,6 +145,10 @@ class Protocol:
     def targets(self, source: str) -> tuple[str, ...]:
         """Return the usual targets of a transfer from ``source``; empty for a source that has none."""
         return ()
+
+    def epochs(self, trainer: str, shots: int) -> int | None:
+        """Return the authors' number of epochs where it differs from the yaml's; None elsewhere."""
+        return None
 
     # ------------------------------------------------------------------ which finished runs belong to it
     def source_of(self, run: Finished) -> str | None:

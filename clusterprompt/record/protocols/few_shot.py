@@ -6,6 +6,10 @@ from ..names import dataset_label, shots_label
 from .base import Finished, Leg, Protocol, Request
 
 
+# CoOp's authors train fewer epochs with fewer shots; their yaml has the 200 of 8 and 16.
+EPOCHS = {"CoOp": {1: 50, 2: 100, 4: 100}}
+
+
 class FewShot(Protocol):
     """Accuracy on all classes by number of training images."""
 
@@ -24,6 +28,10 @@ class FewShot(Protocol):
             Leg("few_shot", request.dataset, "all", shots, f"{name} {shots_label(shots)}")
             for shots in request.few_shots
         ]
+
+    def epochs(self, trainer: str, shots: int) -> int | None:
+        """See :meth:`Protocol.epochs`."""
+        return EPOCHS.get(trainer, {}).get(shots)
 
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""

@@ -93,6 +93,7 @@ class CrossDataset(_Transfer):
     name = "cross_dataset"
     title = "Cross-data-set transfer"
     order = 2
+    takes_any_target = True
     usual = {
         "imagenet": DATASETS[1:],
         "shapes": ("shapes_textures", "shapes_colours", "shapes_counts"),
