@@ -9,7 +9,7 @@ from ..record.names import dataset_key
 from ..record.protocols import Protocol, Request, all_protocols
 from .budget import method
 from .plan import Job, plan
-from .spec import CONFIGS, check_dataset, is_drawn
+from .spec import check_dataset, find_config, is_drawn, trainer_config
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,13 @@ class Campaign:
             object.__setattr__(self, "source", self._choose_source())
         for trainer in self.trainers:
             for name in sorted({protocol.yaml for protocol in self.protocols}):
-                path = f"configs/trainers/{trainer.__name__}/{name}.yaml"
-                if not (CONFIGS / "trainers" / trainer.__name__ / f"{name}.yaml").is_file():
+                path = trainer_config(trainer.__name__, name)
+                try:
+                    find_config(path)
+                except FileNotFoundError:
                     raise ValueError(
                         f"{trainer.__name__} has no {path}; copy another protocol's and change what has to be"
-                    )
+                    ) from None
         if self.targets:
             asked = [each for each in self.protocols if not each.transfers or self.targets_of(each)]
             object.__setattr__(self, "protocols", asked)

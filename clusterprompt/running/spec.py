@@ -133,11 +133,13 @@ def check_dataset(dataset: str) -> None:
     Raises:
         ValueError: No yaml of that name, or no such file.
     """
-    if dataset.endswith((".yaml", ".yml")):
-        if not Path(dataset).expanduser().is_file():
-            raise ValueError(f"no such file: {dataset}")
-    elif not (CONFIGS / "datasets" / f"{dataset}.yaml").is_file():
-        raise ValueError(f"no data set {dataset!r}; there are {', '.join(known_datasets())}")
+    path = dataset_config(dataset)
+    try:
+        find_config(path)
+    except FileNotFoundError:
+        if path == dataset:
+            raise ValueError(f"no such file: {dataset}") from None
+        raise ValueError(f"no data set {dataset!r}; there are {', '.join(known_datasets())}") from None
 
 
 @lru_cache
