@@ -7,8 +7,10 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # records are read without torch, which takes seconds to import
+    import torch
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
@@ -53,6 +55,8 @@ def commit() -> str:
 
 def device_name(device: torch.device) -> str:
     """Return ``cpu (2 threads)`` or the name of the GPU."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
@@ -61,6 +65,8 @@ def device_name(device: torch.device) -> str:
 def reset_peak_memory(device: torch.device) -> None:
     """Let :func:`peak_memory_mb` count from here."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
@@ -72,6 +78,8 @@ def reset_peak_memory(device: torch.device) -> None:
 def peak_memory_mb(device: torch.device) -> float:
     """Return the most memory in use since the reset: allocated on the GPU, or resident in this process on a CPU; MiB."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 2**10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 from ..names import dataset_label, shots_label
 from .base import Finished, Leg, Protocol, Request
 
@@ -46,10 +48,10 @@ class FewShot(Protocol):
         """Take zero-shot runs that are in no transfer."""
         return run.dataset if run.classes == "all" and run.trained_on is None else None
 
-    def column(self, run) -> str:
+    def column(self, dataset: str, classes: str, shots: int) -> str:
         """See :meth:`Protocol.column`."""
-        return shots_label(run.method.shots)
+        return shots_label(shots)
 
-    def columns(self, present, data):
+    def columns(self, present: Sequence[str], data: str) -> list[str]:
         """Order by number of shots."""
         return sorted(present, key=lambda name: int(name.split()[0]))
