@@ -87,7 +87,7 @@ def main(argv=None):
         SystemExit: Code 2, after one line on stderr, for anything that the user can put right.
     """
     args = parse(argv)
-    stop_speaking = registration.speak_through_stdout(always=True)
+    stop_speaking = registration.log_to_stdout(always=True)
     console = sys.stdout
     try:
         return run(args)
