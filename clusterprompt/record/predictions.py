@@ -1,4 +1,4 @@
-"""What a test predicted for each image: scores for ``result.json``, rows for ``predictions.csv``."""
+"""Predictions of a test: scores for ``result.json``, one row an image for ``predictions.csv``."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HEADER = ("path", "label", "prediction", "confidence")
 class Predictions:
     """Collects a test batch by batch; every list ends up as long as the split."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.paths: list[str] = []
         self._labels: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._confidence: list[Tensor] = []
 
     def add_images(self, labels: Tensor, paths: Sequence[str]) -> None:
-        """Add a batch's labels, (B,), and the files of its images, where the loader tells them."""
+        """Add a batch's labels, (B,), and the files of its images, where the loader returns them."""
         self._labels.append(labels.cpu())
         self.paths.extend(paths)
 
@@ -57,7 +57,7 @@ class Predictions:
             folder: Output folder of the run.
             root: Folder of all data sets, to which the images' paths are made relative; others stay absolute.
         """
-        if not self.paths:  # a host's loader that does not tell them
+        if not self.paths:  # a host's loader that does not return them
             return
         import torch
 

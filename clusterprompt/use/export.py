@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from .. import __version__, load_run
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import logit_scale, vision_tower
 
 PLAIN_CLIP = {
     "interpolation": "bicubic",
@@ -111,9 +112,7 @@ def write_classifier(trainer, out: Path) -> str:
     text = trainer.text_features().float().contiguous()
     about = metadata(trainer)
     part = out.with_name(out.name + ".tmp")
-    part.write_bytes(
-        save({"text_features": text, "logit_scale": trainer.clip.logit_scale.exp().float()}, metadata=about)
-    )
+    part.write_bytes(save({"text_features": text, "logit_scale": logit_scale(trainer.clip)}, metadata=about))
     part.replace(out)
     note = (
         ""
@@ -171,13 +170,13 @@ class Tower(nn.Module):
 
     def __init__(self, trainer):
         super().__init__()
-        self.visual, self.learner, self.trainer = trainer.clip.visual, trainer.learner, trainer
+        self.visual, self.learner, self.trainer = vision_tower(trainer.clip), trainer.learner, trainer
         self.register_buffer("text_features", trainer.text_features().float())
-        self.register_buffer("logit_scale", trainer.clip.logit_scale.exp().float())
+        self.register_buffer("scale", logit_scale(trainer.clip))
 
     def forward(self, images: Tensor):
         features = self.trainer.image_features(images)
-        return features, self.logit_scale * features @ self.text_features.T
+        return features, self.scale * features @ self.text_features.T
 
 
 @torch.no_grad()
@@ -230,7 +229,7 @@ def compare(tower: nn.Module, path: Path, example: Tensor) -> str:
         worst = max(
             worst,
             float((features - wanted).abs().max()),
-            float((logits - wanted_logits).abs().max() / tower.logit_scale),
+            float((logits - wanted_logits).abs().max() / tower.scale),
         )
     if not worst <= TOLERANCE:
         path.unlink()
