@@ -84,7 +84,11 @@ def unknown(name: str) -> str:
 
 def help_text() -> str:
     """Return all commands, by group, with a line each."""
-    lines = ["usage: clusterprompt COMMAND ...", "", "CLIP prompt learning by clustering, and the methods it is compared with."]
+    lines = [
+        "usage: clusterprompt COMMAND ...",
+        "",
+        "CLIP prompt learning by clustering, and the methods it is compared with.",
+    ]
     for title, group in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {name:<10}{line}" for name, (_, line) in group.items())]
     lines += ["", "examples:", *(f"  {example}" for example in EXAMPLES)]

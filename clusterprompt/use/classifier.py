@@ -1,4 +1,4 @@
-"""A trained run as a classifier of images: rebuilt from the run's own record, without the data set it was trained on."""
+"""Classify images with a trained run, rebuilt from its record without its data set."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Classifier:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """Classify images one batch after the other; as :meth:`predict`, but yields, and holds a few batches at a time."""
+        """Classify images batch by batch; as :meth:`predict`, but yields results and holds few batches at a time."""
         batch_size = min(32, self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE) if batch_size is None else batch_size
         workers = min(8, os.cpu_count() or 1) if workers is None else workers
         for name, value in (("topk", topk), ("batch size", batch_size), ("number of workers", workers)):

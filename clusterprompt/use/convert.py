@@ -67,7 +67,9 @@ def convert(
         state, notes = read_with_notes(source)
     writer, trained_on, named = origin_of(source, notes)
     if trainer and writer and writer != trainer:
-        raise ValueError(f"--trainer {trainer}: {source} was written by {writer}, say the file or result.json beside it")
+        raise ValueError(
+            f"--trainer {trainer}: {source} was written by {writer}, say the file or result.json beside it"
+        )
     name = trainer or writer or guess(source.parent.name, state)
     method = _method(name)
     weights = _learner_weights(state, method, source)
