@@ -15,7 +15,7 @@ CODE = [
         path
         for folder in ("clip_patches", "clusterprompt", "configs", "datasets", "scripts", "toolbox", "trainers")
         for path in (CHECKOUT / folder).rglob("*.py")
-        if "build" not in path.parts
+        if "build" not in path.relative_to(CHECKOUT).parts
     ),
     CHECKOUT / "setup.py",
     CHECKOUT / "train.py",
