@@ -57,10 +57,10 @@ fi
 check format "$PYTHON" -m ruff format --check --quiet .
 check lint "$PYTHON" -m ruff check --output-format concise .
 check types types
-check layers "$PYTHON" -m pytest -q --no-header -p no:cacheprovider tests/test_imports.py
-check repetition "$PYTHON" -m pytest -q --no-header -p no:cacheprovider tests/test_likeness.py
-check docs "$PYTHON" -m pytest -q --no-header -p no:cacheprovider tests/test_docs.py
-check packaging "$PYTHON" -m pytest -q --no-header -p no:cacheprovider tests/test_gates.py
+check layers "$PYTHON" -m pytest -q --no-header --noconftest -p no:cacheprovider tests/test_imports.py
+check repetition "$PYTHON" -m pytest -q --no-header --noconftest -p no:cacheprovider tests/test_likeness.py
+check docs "$PYTHON" -m pytest -q --no-header --noconftest -p no:cacheprovider tests/test_docs.py
+check packaging "$PYTHON" -m pytest -q --no-header --noconftest -p no:cacheprovider tests/test_gates.py
 
 printf 'total %17d s\n' "$((SECONDS - STARTED))"
 if [ "${#FAILED[@]}" -gt 0 ]; then

@@ -40,7 +40,7 @@ def test_workflow():
 
 
 def test_settings_stay_out_of_packaging():
-    """Catches: a build table in pyproject.toml, which would make pip fetch a build environment, or rule over setup.py."""
+    """Catches: a build table in pyproject.toml, which makes pip fetch a build environment, or rules over setup.py."""
     text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     assert "[build-system]" not in text and "[project]" not in text
 

@@ -151,7 +151,7 @@ def installed(wheels, tmp_path_factory):
 def test_wheel_works(installed, tmp_path):
     """Catches: relative imports that only resolve in the checkout; configs that are not found."""
     code = (
-        "import clusterprompt, clusterprompt.trainers.base, clusterprompt.datasets, clusterprompt.configs, dassl, pathlib;"
+        "import pathlib, dassl, clusterprompt.trainers.base, clusterprompt.datasets, clusterprompt.configs;"
         "from dassl.config import get_cfg_default; cfg = get_cfg_default(); clusterprompt.extend_cfg(cfg);"
         "yamls = list(pathlib.Path(clusterprompt.configs.__file__).parent.rglob('*.yaml'));"
         "print(clusterprompt.__file__, dassl.__file__, dassl.IMPLEMENTATION, cfg.TRAINER.COOP.N_CTX, len(yamls))"

@@ -119,7 +119,7 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_doors_of_the_other_protocols(step, tmp_path):
-    """Catches: a method without this door, one to another trainer or step, a source that the target does not belong to."""
+    """Catches: a method without this door, one to another trainer or step, a source that is not the target's."""
     script, *passed = asked(
         tmp_path, SCRIPTS / "tac" / f"{step}.sh", "shapes_noise", "3", "--fresh", "TRAINER.X.INIT", "a photo of a"
     )
