@@ -2,7 +2,7 @@
 
     clusterprompt ablation AttriPrompt shapes [--seeds 1 2 3] [--only full "1 cluster"] [--overwrite] [KEY VALUE ...]
 
-Every variant and seed is a run of its own. Finished runs are kept: a second call shows the table at once, an interrupted
+Every variant and seed is a separate run. Finished runs are kept: a second call shows the table at once, an interrupted
 one goes on. Settings come from the environment as for `clusterprompt base2new` (DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS
 has a default here); KEY VALUE pairs are added to every variant. The table is written to
 OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
@@ -170,12 +170,12 @@ def write(table, args: argparse.Namespace, variants: Sequence[str], stem: Path) 
 def caption(args: argparse.Namespace, to_full: bool, retrieval: bool) -> str:
     """Explain the columns."""
     return (
-        f"{args.trainer} on {args.dataset}: accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; HM: "
-        "harmonic mean of the means"
+        f"{args.trainer} on {args.dataset}: accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; "
+        "HM: harmonic mean of the means"
         + ";\nto full: its difference to the whole method's" * to_full
         + (
-            "; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt of "
-            "the layer where it is largest"
+            "; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt "
+            "of the layer where it is largest"
         )
         * retrieval
         + "."

@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     print("\n" + comparison.text(table, FACTS))
     note = (
         f"Accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; HM is the harmonic mean of the "
-        "mean base and new accuracy.\nThe data are a small drawn world and the CLIP a small one trained on it: the numbers "
-        "show that the methods work\nas they should, and compare with no published ones."
+        "mean base and new accuracy.\nThe data are a small drawn world and the CLIP a small one trained on it: the "
+        "numbers show that the methods work\nas they should, and compare with no published ones."
     )
     print("\n" + note)
     print(f"Written: {', '.join(map(str, comparison.write(table, FACTS, output / 'table', note)))}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Sequence
 
 from tabulate import tabulate
 
+from ..record.folder import is_stale
 from ..record.protocols import all_protocols
 from ..results import formats, tables
 from ..results.runs import collect_runs
@@ -21,7 +22,12 @@ DRAWN = " A small drawn world and a small CLIP: the numbers compare with no publ
 
 def tables_of(output: str, jobs: Sequence[Job]) -> list:
     """Return the tables of the finished runs of a plan."""
-    folders = {Path(folder).resolve() for job in jobs for folder in (*job.folders, job.after) if folder}
+    folders = {
+        Path(spec.folder).resolve()
+        for job in jobs
+        for spec in job.specs
+        if not spec.model_folder or not is_stale(spec.folder, spec.model_folder)
+    }
     try:
         found = collect_runs(Path(output), only=folders)
     except (FileNotFoundError, ValueError):  # nothing is finished, or no pair is whole
