@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from ..record.names import dataset_key
 from ..record.protocols import Protocol, Request, all_protocols
 from .budget import method
 from .plan import Job, plan
 from .spec import check_dataset, find_config, is_drawn, trainer_config
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Campaign:
     """
 
     protocols: Sequence[Protocol]
-    trainers: Sequence[type]
+    trainers: Sequence[type[PromptTrainer]]
     datasets: Sequence[str]
     source: str
     targets: Sequence[str] | None

@@ -169,9 +169,14 @@ def _console() -> Iterator[Any]:
         mute()
         log, sys.stdout = sys.stdout, console
         if log is not console:
-            log.console = io.StringIO()  # type: ignore[attr-defined]  # real Dassl's logger closes it when it is deleted
-            if getattr(log, "file", None):
-                log.file.close()  # type: ignore[attr-defined]
+            _close_log(log)
+
+
+def _close_log(log: Any) -> None:
+    """Close the file of a logger of Dassl, and keep the console from real Dassl's, which closes it when deleted."""
+    log.console = io.StringIO()
+    if getattr(log, "file", None):
+        log.file.close()
 
 
 class _Tee:
