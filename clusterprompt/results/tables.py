@@ -171,7 +171,7 @@ class _TableMaker:
         for method, own in grouped(runs, self._row_of).items():
             by_column = grouped(own, lambda run: column_of(protocol, run))
             values = {name: _by_seed(by_column[name]) for name in columns if name in by_column}
-            if protocol.transfers and set(values) <= {data}:
+            if set(values) <= ({data} if protocol.transfers else set()):  # nothing, or the source only
                 continue
             row = Row(method, _seeds(values.values()), values, own)
             seeds = {column: len(of_column) for column, of_column in values.items()}

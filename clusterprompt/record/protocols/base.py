@@ -83,6 +83,7 @@ class Finished(NamedTuple):
         place: Leading folders of the usual layout, such as ``xd/train``; empty elsewhere.
         moved: The model was trained on another data set than the one tested.
         is_source: The model was also tested on another data set.
+        trained_classes: Classes trained on; empty for zero-shot, and where the record does not say.
     """
 
     dataset: str
@@ -91,6 +92,12 @@ class Finished(NamedTuple):
     place: str
     moved: bool
     is_source: bool
+    trained_classes: str = ""
+
+    @property
+    def is_of_all_classes(self) -> bool:
+        """Whether it was trained and tested on all classes."""
+        return self.classes == "all" and self.trained_classes in ("", "all")
 
 
 class Derived(NamedTuple):
