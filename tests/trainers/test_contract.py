@@ -87,7 +87,7 @@ def test_save_and_load_on_other_classes(name, build, tmp_path):
 @pytest.mark.parametrize("precision", ["amp", "fp16"])
 @pytest.mark.parametrize("name", METHODS)
 def test_precisions(name, precision, build):
-    """Every mode trains and evaluates close to fp32, with fp32 learned weights (the upstream AMP branches cannot run)."""
+    """Every mode trains and evaluates close to fp32, with fp32 learned weights (the official AMP cannot run)."""
     single, low = build(name), build(name, f"TRAINER.{node_of(name)}.PREC", precision)
     if name in LEARNING:
         a, b = steps(single), steps(low)
