@@ -16,29 +16,65 @@ Two packages are needed that cannot be plain requirements:
 ``source scripts/setup_env.sh`` does all of this.
 """
 
-from setuptools import setup
+import re
+from pathlib import Path
 
-FOLDERS = ("trainers", "datasets", "clip_patches", "configs")
-PARTS = ("commands", "data", "record", "results", "running", "use", *FOLDERS, "trainers.parts")
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+# Where each package lies in the checkout.
+WINGS = {
+    "clusterprompt": "clusterprompt",
+    **{f"clusterprompt.{folder}": folder for folder in ("trainers", "datasets", "clip_patches", "configs")},
+}
+DATA = {".csv", ".html", ".json", ".md", ".safetensors", ".typed", ".yaml"}  # endings of the files that are not Python
+
+
+def packages() -> list[str]:
+    """Return the dotted names of all packages."""
+    return [
+        name
+        for package, folder in WINGS.items()
+        for name in (package, *(f"{package}.{inner}" for inner in find_packages(str(ROOT / folder))))
+    ]
+
+
+def package_data() -> dict[str, list[str]]:
+    """Return the files that are not Python, by package, relative to its folder."""
+    return {
+        package: sorted(
+            path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*") if path.suffix in DATA
+        )
+        for package, folder in WINGS.items()
+    }
+
+
+def version() -> str:
+    """Read the version without importing the package, whose dependencies may not be installed yet."""
+    text = (ROOT / "clusterprompt" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    assert found, 'clusterprompt/__init__.py should hold a line such as: __version__ = "0.1.0"'
+    return found[1]
+
+
+TEST = ["pytest>=7.2", "pytest-xdist>=3.5"]
+CHECK = ["ruff==0.17.6", "mypy==2.4.1"]  # pinned: a newer one formats and finds other things
 
 setup(
     name="clusterprompt",
-    version="0.1.0",
-    description="CLIP prompt learning by clustering (TAC, AttriPrompt) and its baselines, as trainers for Dassl and CoOp",
+    version=version(),
+    description=(
+        "CLIP prompt learning by clustering (TAC, AttriPrompt) and its baselines, as trainers for Dassl and CoOp"
+    ),
     license="MIT",
     author="clusterprompt contributors",
     python_requires=">=3.10",
-    packages=["clusterprompt", *(f"clusterprompt.{name}" for name in PARTS)],
-    package_dir={"clusterprompt": "clusterprompt", **{f"clusterprompt.{name}": name for name in FOLDERS}},
-    package_data={
-        "clusterprompt.data": ["sources.yaml"],
-        "clusterprompt.results": ["report.html", "published.csv"],
-        "clusterprompt.configs": ["datasets/*.yaml", "trainers/*/*.yaml"],
-        "clusterprompt.clip_patches": ["embedded/*"],
-        "clusterprompt.datasets": ["*.json"],
-    },
+    packages=packages(),
+    package_dir=WINGS,
+    package_data=package_data(),
     include_package_data=False,
     zip_safe=False,
+    entry_points={"console_scripts": ["clusterprompt = clusterprompt.__main__:main"]},
     install_requires=[  # the lower bounds are versions that the tests were run with, all together
         "torch>=2.6",
         "torchvision>=0.21",
@@ -56,15 +92,25 @@ setup(
     ],
     extras_require={
         "clip": ["openai-clip>=1.0.1"],
-        "test": ["pytest>=7.2", "pytest-xdist>=3.5"],
         "tensorboard": ["tensorboard>=2.11"],
-        "data": ["gdown>=5.2"],  # what lies on Google Drive, such as CoOp's split files
+        "wandb": ["wandb>=0.16"],
+        "data": ["gdown>=5.2"],  # files on Google Drive, such as CoOp's splits
         "pictures": ["matplotlib>=3.6"],
         "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
+        "completion": ["argcomplete>=3.1"],
+        "test": TEST,
+        "check": CHECK,
+        "dev": [*TEST, *CHECK, "pre-commit>=3.5"],
     },
     classifiers=[
+        "Intended Audience :: Science/Research",
         "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import clusterprompt
 from clusterprompt.clip_patches import encoders, plain
-from clusterprompt.clip_patches.loading import import_clip
+from clusterprompt.clip_patches.anatomy import anatomy, clamp_logit_scale
+from clusterprompt.clip_patches.loading import untrained_clip
 from clusterprompt.record import measure
 
 # embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
@@ -152,13 +153,10 @@ def class_names(count: int):
 
 def random_clip(geometry: str):
     """Build a CLIP of a given size whose activations stay in a sane range."""
-    import_clip()
-    from clip.model import CLIP
-
     torch.manual_seed(0)
-    clip = CLIP(*GEOMETRIES[geometry]).float().eval().requires_grad_(False)
-    clip.logit_scale.data.fill_(4.6052)  # ln 100, as trained
-    return clip
+    clip = untrained_clip(GEOMETRIES[geometry])
+    clamp_logit_scale(clip, least=100, most=100)  # as in a trained CLIP
+    return clip.eval().requires_grad_(False)
 
 
 def build(args, classes: int, batch: int):
@@ -174,11 +172,8 @@ def build(args, classes: int, batch: int):
     node.PREC = args.prec
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
-            node[key] = (
-                min(node[key], len(random_clip(args.geometry).transformer.resblocks))
-                if args.geometry == "small"
-                else node[key]
-            )
+            if args.geometry == "small":
+                node[key] = min(node[key], anatomy(random_clip(args.geometry)).text_layers)
 
     def build_data_loader(self):
         self.precision, self.clip = self.settings.PREC, random_clip(args.geometry)
@@ -197,7 +192,7 @@ class Step:
     """One training step without the optimiser's update, so that both paths see the same weights."""
 
     def __init__(self, trainer, args, batch):
-        size = trainer.clip.visual.input_resolution
+        size = trainer.anatomy.input_resolution
         torch.manual_seed(1)
         self.trainer, self.images = trainer, batch * args.views
         views = [torch.randn(batch, 3, size, size) for _ in range(args.views)]
@@ -228,7 +223,7 @@ class Test:
     """The evaluation of a small test set in one batch, the classes' text features included."""
 
     def __init__(self, trainer, args):
-        size = trainer.clip.visual.input_resolution
+        size = trainer.anatomy.input_resolution
         torch.manual_seed(3)
         self.trainer, self.images, self.inputs = trainer, args.test_images, torch.randn(args.test_images, 3, size, size)
 

@@ -4,7 +4,7 @@
 
 OpenAI's CLIP class and tokenizer, a symmetric contrastive loss in which every caption that is true of a picture counts
 as its positive, AdamW with a cosine schedule. Prints the zero-shot accuracy on the base and new classes of `shapes` as
-it goes. The model is a small synthetic world's, of use for trying the code out and for nothing else
+it goes. The model knows a small synthetic world only and serves to try the code out
 (clip_patches/embedded/MODEL_CARD.md).
 """
 
@@ -24,9 +24,10 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from clusterprompt.clip_patches import encoders
+from clusterprompt.clip_patches.anatomy import clamp_logit_scale, logit_scale
 from clusterprompt.clip_patches.class_texts import TEMPLATES
 from clusterprompt.clip_patches.embedded_clip import GEOMETRY, rebuilt_embedding
-from clusterprompt.clip_patches.loading import import_clip, tokenize
+from clusterprompt.clip_patches.loading import tokenize, untrained_clip
 from clusterprompt.datasets import drawing, shapes
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -76,18 +77,18 @@ def main(argv=None):
         tokens = vocabulary.encode(captions)
         image = F.normalize(encoders.encode_image(clip, normalise(images[chosen])), dim=-1)
         text = F.normalize(encoders.encode_text(clip, encoders.embed_tokens(clip, tokens)), dim=-1)
-        loss = contrastive(clip.logit_scale.exp() * image @ text.T, positives([figures[i] for i in chosen], facts))
+        loss = contrastive(logit_scale(clip) * image @ text.T, positives([figures[i] for i in chosen], facts))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
-        with torch.no_grad():
-            clip.logit_scale.clamp_(max=math.log(100))
+        clamp_logit_scale(clip, least=0, most=100)
         if (step + 1) % args.report == 0 or step + 1 == args.steps:
             accuracy = {half: zero_shot(clip, vocabulary, *probe) for half, probe in probes.items()}
             print(
-                f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  zero-shot on shapes: base {accuracy['base']:.1f}  "
+                f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  "
+                f"zero-shot on shapes: base {accuracy['base']:.1f}  "
                 f"new {accuracy['new']:.1f}  {time.time() - began:.0f} s",
                 flush=True,
             )
@@ -156,8 +157,10 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def caption(figure: drawing.Figure, rng: np.random.Generator):
-    """Write a caption that is true of a figure, and the facts it states: (texture, colour, shape, count), None where it
-    is silent.
+    """Write a caption that is true of a figure.
+
+    Returns:
+        The caption, and the facts it states: (texture, colour, shape, count), None where it is silent.
     """
     texture, colour, shape, count = (
         keep(value, rng, p)
@@ -184,7 +187,7 @@ def keep(value, rng, probability):
 
 
 def positives(figures, facts) -> torch.Tensor:
-    """Say which caption is true of which picture, (B, B)."""
+    """Tell which caption is true of which picture, (B, B)."""
     rows = [(f.texture, f.colour, f.shape or "pattern", f.count) for f in figures]
     match = torch.ones(len(rows), len(facts), dtype=torch.bool)
     for part in range(4):
@@ -197,7 +200,7 @@ def positives(figures, facts) -> torch.Tensor:
 
 
 def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Symmetric cross-entropy with the positives of a row as equally likely targets."""
+    """Return the symmetric cross-entropy with the positives of a row as equally likely targets."""
 
     def one_way(scores, target):
         return -(target / target.sum(1, keepdim=True) * scores.log_softmax(1)).sum(1).mean()
@@ -207,7 +210,7 @@ def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
 
 
 def all_words():
-    """Return sentences that between them use every word a caption, a class name or a template can hold."""
+    """Return sentences that together use every word of the captions, class names and templates."""
     phrases = [
         *drawing.TEXTURES,
         *drawing.COLOURS,
@@ -230,7 +233,7 @@ def all_words():
 
 
 class Vocabulary:
-    """The rows of the token embedding that captions use, numbered anew in their order (so EOT stays the highest)."""
+    """The rows of the token embedding that captions use, renumbered in their order (so EOT stays the highest)."""
 
     def __init__(self):
         self.rows = sorted(set(tokenize(all_words()).flatten().tolist()))
@@ -243,12 +246,8 @@ class Vocabulary:
 
 def new_clip():
     """Build an untrained CLIP over the used rows of the token embedding; the others are what loading rebuilds."""
-    import_clip()
-    from clip.model import CLIP
-
-    clip, vocabulary = CLIP(*GEOMETRY).float(), Vocabulary()
-    clip.token_embedding = torch.nn.Embedding.from_pretrained(rebuilt_embedding()[vocabulary.rows], freeze=False)
-    return clip, vocabulary
+    vocabulary = Vocabulary()
+    return untrained_clip(GEOMETRY, rebuilt_embedding()[vocabulary.rows]), vocabulary
 
 
 @torch.no_grad()
@@ -263,13 +262,9 @@ def zero_shot(clip, vocabulary, images, labels, names) -> float:
 
 def save(clip, rows, path: Path) -> str:
     """Write fp16 weights with only the used rows of the token embedding; return the file's sha256."""
-    weights = {
-        name: value.detach().half().contiguous()
-        for name, value in clip.state_dict().items()
-        if name != "token_embedding.weight"
-    }
+    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
+    weights["token_embedding"] = weights.pop("token_embedding.weight")
     weights["token_rows"] = torch.tensor(rows, dtype=torch.int32)
-    weights["token_embedding"] = clip.token_embedding.weight.detach().half().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"format": "pt", "made_by": "scripts/pretrain_tiny_clip.py"})
     return hashlib.sha256(path.read_bytes()).hexdigest()

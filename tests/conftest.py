@@ -30,7 +30,8 @@ SIZES = {"train": 6, "val": 5, "test": 3}
 def pytest_report_header():
     import dassl
 
-    return f"dassl: {getattr(dassl, 'IMPLEMENTATION', 'Dassl.pytorch')} {dassl.__version__} at {Path(dassl.__file__).parent}"
+    kind = getattr(dassl, "IMPLEMENTATION", "Dassl.pytorch")
+    return f"dassl: {kind} {dassl.__version__} at {Path(dassl.__file__).parent}"
 
 
 def write_caltech(root: Path) -> Path:
@@ -153,7 +154,7 @@ def finished_run(data, backbone, tmp_path_factory):
                 weight.data += 0.05 * torch.randn(weight.shape, generator=draws)
             trainer.set_model_mode("eval")
             trainer.save_model(0, str(folder))
-            trainer.write_result()
+            trainer.recorder.write()
             made[(name, *pairs)] = folder, trainer
         return made[(name, *pairs)]
 

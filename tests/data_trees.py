@@ -10,8 +10,20 @@ from pathlib import Path
 SIZES = {"train": 4, "val": 3, "test": 2}
 # Names of several words, with underscores and signs; one that two classes share; and more than ten, so that "10" sorted
 # as a word shows.
-NAMES = ("tench", "great white shark", "colt's foot", "outdoor apartment_building", "707-320", "sunglasses", "sunglasses",
-         "F/A-18", "Cessna 172", "Yo_Yo", "kite (bird of prey)", "toilet paper")  # fmt: skip
+NAMES = (
+    "tench",
+    "great white shark",
+    "colt's foot",
+    "outdoor apartment_building",
+    "707-320",
+    "sunglasses",
+    "sunglasses",
+    "F/A-18",
+    "Cessna 172",
+    "Yo_Yo",
+    "kite (bird of prey)",
+    "toilet paper",
+)
 SHARED = 6  # the label of the second "sunglasses"
 WNIDS = tuple(f"n{1440764 + 1000 * number:08d}" for number in range(len(NAMES)))
 

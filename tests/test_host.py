@@ -57,7 +57,10 @@ HOST = {
                 with open(os.path.join(folder, "split_zhou_Caltech101.json")) as file:
                     split = json.load(file)
                 image = lambda path: os.path.join(folder, "101_ObjectCategories", path)
-                train, val, test = [[Datum(impath=image(p), label=y, classname=c) for p, y, c in split[part]] for part in ("train", "val", "test")]
+                train, val, test = [
+                    [Datum(impath=image(p), label=y, classname=c) for p, y, c in split[part]]
+                    for part in ("train", "val", "test")
+                ]
                 cache = os.path.join(os.getcwd(), f"shot_{cfg.DATASET.NUM_SHOTS}-seed_{cfg.SEED}.pkl")
                 if os.path.exists(cache):
                     with open(cache, "rb") as file:
@@ -67,8 +70,10 @@ HOST = {
                     with open(cache, "wb") as file:
                         pickle.dump({"train": train}, file)
                 wanted = {"base": [0, 1, 2], "new": [3, 4]}[cfg.DATASET.SUBSAMPLE_CLASSES]
-                train, val, test = [[Datum(impath=i.impath, label=wanted.index(i.label), classname=i.classname) for i in part if i.label in wanted]
-                                    for part in (train, val, test)]
+                relabelled = lambda i: Datum(impath=i.impath, label=wanted.index(i.label), classname=i.classname)
+                train, val, test = [
+                    [relabelled(i) for i in part if i.label in wanted] for part in (train, val, test)
+                ]
                 super().__init__(train_x=train, val=val, test=test)
         """,
     "dataset.yaml": "DATASET:\n  NAME: Caltech101\n",
@@ -93,7 +98,8 @@ HOST = {
             clusterprompt.extend_cfg(cfg)
             cfg.merge_from_file(args.dataset_config_file)
             cfg.merge_from_file(args.config_file)
-            cfg.DATASET.ROOT, cfg.OUTPUT_DIR, cfg.SEED, cfg.TRAINER.NAME = args.root, args.output_dir, args.seed, args.trainer
+            cfg.DATASET.ROOT, cfg.OUTPUT_DIR = args.root, args.output_dir
+            cfg.SEED, cfg.TRAINER.NAME = args.seed, args.trainer
             cfg.merge_from_list(args.opts)
             cfg.freeze()
             return cfg
@@ -130,7 +136,8 @@ HOST = {
         import clip, datasets
         from dassl.data.datasets import DATASET_REGISTRY
         from dassl.engine import TRAINER_REGISTRY
-        print("theirs:", clip.__file__, datasets.__file__, TRAINER_REGISTRY.get("CoOp").__module__, DATASET_REGISTRY.get("Caltech101").__module__)
+        modules = TRAINER_REGISTRY.get("CoOp").__module__, DATASET_REGISTRY.get("Caltech101").__module__
+        print("theirs:", clip.__file__, datasets.__file__, *modules)
         print("ours:", TRAINER_REGISTRY.get("TAC").__module__)
         """,
 }

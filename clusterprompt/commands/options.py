@@ -57,6 +57,33 @@ def add_run(parser: argparse.ArgumentParser, what: str = "output folder of a tra
     parser.add_argument("--run", required=True, type=Path, metavar="FOLDER", help=what)
 
 
+def known_trainers() -> dict[str, type]:
+    """Return the methods of this package by name."""
+    from .. import dassl_compat, registration
+
+    dassl_compat.prepare()
+    return {cls.__name__: cls for cls in registration.own_trainers()}
+
+
+def chosen_trainers(names: Sequence[str] | None) -> list[type]:
+    """Return the classes of the methods that ``--trainers`` names; all where it is left out.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    known = known_trainers()
+    names = list(known) if names is None or "all" in names else list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no trainer {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def seeds_label(seeds: Sequence[int]) -> str:
+    """Write a number of seeds."""
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
+
 def split_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split KEY VALUE pairs off a command line.
 

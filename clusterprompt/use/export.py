@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import __version__, load_run
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import logit_scale, vision_tower
 from ..record.files import atomic_path, write_bytes
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def write_classifier(trainer: PromptTrainer, out: Path) -> str:
         )
     text = trainer.text_features().float().contiguous()
     about = metadata(trainer)
-    tensors = {"text_features": text, "logit_scale": trainer.clip.logit_scale.exp().float()}
+    tensors = {"text_features": text, "logit_scale": logit_scale(trainer.clip)}
     write_bytes(out, save(tensors, metadata=about))
     size = f"{len(text)} classes x {text.shape[1]}, {out.stat().st_size / 1e3:.0f} kB"
     note = ". Mind that the images of this run are not prepared as CLIP's own preprocess does: see its metadata"
@@ -139,14 +140,14 @@ class Tower(nn.Module):
 
     def __init__(self, trainer: PromptTrainer):
         super().__init__()
-        self.visual, self.learner, self.trainer = trainer.clip.visual, trainer.learner, trainer
+        self.visual, self.learner, self.trainer = vision_tower(trainer.clip), trainer.learner, trainer
         self.register_buffer("text_features", trainer.text_features().float())
-        self.register_buffer("logit_scale", trainer.clip.logit_scale.exp().float())
+        self.register_buffer("scale", logit_scale(trainer.clip))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features, (B, E), and logits, (B, C), of images, (B, 3, H, W)."""
         features = self.trainer.image_features(images)
-        return features, self.logit_scale * features @ self.text_features.T
+        return features, self.scale * features @ self.text_features.T
 
 
 @torch.no_grad()
@@ -200,7 +201,7 @@ def compare(tower: nn.Module, path: Path, example: Tensor) -> str:
         worst = max(
             worst,
             float((features - wanted).abs().max()),
-            float((logits - wanted_logits).abs().max() / tower.logit_scale),
+            float((logits - wanted_logits).abs().max() / tower.scale),
         )
     if not worst <= TOLERANCE:
         raise ValueError(

@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from ..clip_patches import encoders
-from ..clip_patches.attention import finish_block, precontext_mask, queries_keys_values
+from ..clip_patches.attention import precontext_mask
 from ..clip_patches.clustering import cluster_tokens
 
 CLUSTERS = (
@@ -308,7 +308,7 @@ def groups(trainer) -> list:
     k = len(trainer.learner.centers)
     return [
         ("CLS", 1),
-        ("patches", len(trainer.clip.visual.positional_embedding) - 1),
+        ("patches", trainer.anatomy.patches),
         ("pre-context", k),
         ("prompts", len(trainer.learner()[1][0]) - k),
     ]
@@ -407,22 +407,8 @@ def attention(trainer, images, most: int = 64):
 
 def precontext_attention(trainer, images):
     """Return the attention of CLS, and of the prompts on average, to each centre in each vision layer, (L, 2, K)."""
-    clip, prompts = trainer.clip, [p.to(trainer.clip.dtype) for p in trainer.learner()[1]]
-    visual, blocks = clip.visual, clip.visual.transformer.resblocks
     (_, _), (_, patches), (_, k), (_, n) = groups(trainer)
     visible = precontext_mask(patches, k, n, images.device) if trainer.settings.MASK else None
-    x = encoders.embed_patches(visual, images.type(clip.dtype))
-    prompts[0] = visual.ln_pre(prompts[0])
-    out = []
-    for layer, block in enumerate(blocks):
-        if layer < len(prompts):
-            x = torch.cat([x[:, : 1 + patches], prompts[layer].expand(len(x), -1, -1)], dim=1)
-        q, keys, v = queries_keys_values(block, x)
-        heads = [y.float().unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for y in (q, keys)]
-        scores = heads[0] @ heads[1].transpose(-1, -2) / heads[0].shape[-1] ** 0.5  # (N, heads, T, T)
-        if visible is not None:
-            scores = scores.masked_fill(~visible, float("-inf"))
-        paid = scores.softmax(dim=-1).mean(dim=(0, 1))[:, 1 + patches : 1 + patches + k]  # (T, K)
-        out.append(torch.stack([paid[0], paid[1 + patches + k :].mean(dim=0)]))
-        x = finish_block(block, x, q, keys, v, visible)
-    return torch.stack(out)
+    paid = encoders.vision_attention(trainer.clip, images, trainer.learner()[1], visible)  # (L, N, N)
+    paid = paid[:, :, 1 + patches : 1 + patches + k]
+    return torch.stack([paid[:, 0], paid[:, 1 + patches + k :].mean(dim=1)], dim=1)

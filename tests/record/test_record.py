@@ -101,9 +101,9 @@ def test_trained_on(build, tmp_path):
     convert.main([str(tmp_path / "run"), str(tmp_path / "small")])
     convert.main([str(tmp_path / "run"), str(tmp_path / "one.safetensors")])
     for place in ("small", "one.safetensors"):
-        other.trained_on = None
+        other.recorder.trained_on = None
         other.load_model(str(tmp_path / place))
-        assert other.trained_on == own
+        assert other.recorder.trained_on == own
     with pytest.raises(ValueError, match="epoch 7 cannot be chosen"):
         other.load_model(str(tmp_path / "one.safetensors"), epoch=7)
 
@@ -111,10 +111,10 @@ def test_trained_on(build, tmp_path):
     del old["trained_on"], old["history"]
     (tmp_path / "run" / "result.json").write_text(json.dumps(old))
     other.load_model(str(tmp_path / "run"))
-    assert other.trained_on == own
+    assert other.recorder.trained_on == own
     (tmp_path / "run" / "result.json").unlink()
     other.load_model(str(tmp_path / "run"))
-    assert other.trained_on is None
+    assert other.recorder.trained_on is None
 
 
 def test_nothing_trained(build, tmp_path):
@@ -136,7 +136,7 @@ def test_another_methods_checkpoint(build, tmp_path):
     tcp.save_model(0, str(tmp_path))
     with pytest.raises(ValueError, match=r"it also holds meta_net\.linear2.*it is of TCP, not of KgCoOp"):
         kgcoop.load_model(str(tmp_path), epoch=1)
-    tcp.write_result()
+    tcp.recorder.write()
     with pytest.raises(ValueError, match="was written by TCP, not by KgCoOp; load it with --trainer TCP"):
         kgcoop.load_model(str(tmp_path), epoch=1)
     build("TCP", "TRAINER.COOP.N_CTX", 4).load_model(str(tmp_path), epoch=1)
@@ -237,7 +237,7 @@ def test_file_names_that_are_not_utf8(tmp_path):
     seen = Predictions()
     seen.add_images(torch.tensor([0]), [os.fsdecode(b"/data/caf\xe9.jpg")])
     seen.add_logits(torch.eye(1))
-    seen.write(str(tmp_path / "predictions.csv"), "/data")
+    seen.write(tmp_path, "/data")
     assert b"\ncaf\xe9.jpg,0,0,1.000000\n" in (tmp_path / "predictions.csv").read_bytes()
 
 

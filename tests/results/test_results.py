@@ -1,7 +1,6 @@
-"""The tables of results: which runs belong together, the numbers, the published values beside them, the four formats."""
+"""The tables of results: which runs belong together, the numbers, the published values, the four formats."""
 
 import csv
-import importlib
 import io
 import json
 import os
@@ -13,7 +12,9 @@ from pathlib import Path
 import made_runs
 import pytest
 
-from clusterprompt.record import protocols
+from clusterprompt.commands import results as results_command
+from clusterprompt.record.protocols import Leg, all_protocols
+from clusterprompt.results.runs import collect_runs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ELEVEN = (
@@ -33,9 +34,9 @@ SEEDS = {1: (90.0, 70.0), 2: (94.0, 60.0), 3: (89.0, 74.0)}
 
 
 @pytest.fixture
-def results(monkeypatch):
-    """The script as a module."""
-    return importlib.import_module("clusterprompt.commands.results")
+def results():
+    """The command as a module."""
+    return results_command
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def rows(results, tmp_path, capsys):
     """A function that returns the lines of the CSV of what lies in tmp_path."""
 
     def run(*words):
-        results.main([str(tmp_path), "--format", "csv", *words])
+        assert results.main([str(tmp_path), "--format", "csv", *words]) == 0
         return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
     return run
@@ -66,7 +67,7 @@ def printed(results, tmp_path, capsys):
     """A function that returns what is printed for tmp_path."""
 
     def run(*words):
-        results.main([str(tmp_path), *words])
+        assert results.main([str(tmp_path), *words]) == 0
         return capsys.readouterr().out
 
     return run
@@ -209,8 +210,7 @@ def test_unknown_origin(lines, tmp_path):
     on_all["trained_on"]["subsample"] = "all"
     made_runs.write(tmp_path / "on all", on_all)
     assert {row["spread_is"] for row in lines().values()} == {"std", ""}
-    main_notes = importlib.import_module("clusterprompt.results.runs").find(tmp_path).notes
-    assert [note.split(":")[0] for note in main_notes] == [
+    assert [note.split(":")[0] for note in collect_runs(tmp_path).notes] == [
         "Left out, it is not known what it was trained on",
         "Left out, of no known protocol (trained on all classes, tested on new)",
     ]
@@ -220,7 +220,7 @@ def test_few_shot(printed, lines, tmp_path):
     """Catches: numbers of shots in one row's mean, columns sorted as words (1, 16, 2)."""
     for shots, accuracy in ((1, 50.0), (2, 55.0), (16, 70.0)):
         for seed in (1, 2):
-            folder = protocols.few_shot_folder(tmp_path, "caltech101", shots, "TAC", seed)
+            folder = Leg("few_shot", "caltech101", "all", shots, "").folder(tmp_path, "TAC", "fewshot", seed)
             made_runs.write(folder, made_runs.record("TAC", "Caltech101", "all", seed, accuracy + seed, shots=shots))
     table = printed()
     assert re.search(r"1 shot +2 shots +16 shots", table) and re.search(
@@ -293,14 +293,12 @@ def test_tests_older_than_their_model(printed, tmp_path):
     assert "trained anew since, to be run again: TAC on ShapesTextures, seed 1." in printed()
 
 
-def test_predictions_of_file_names_that_are_not_utf8(results, tmp_path):
+def test_predictions_of_file_names_that_are_not_utf8(tmp_path):
     """Catches: a whole test that counts as damaged for one image of an old archive."""
-    from clusterprompt.results.runs import find, read_predictions
-
     made_runs.base2new(tmp_path, "TAC", "Shapes", {1: (90.0, 70.0)})
-    run = find(tmp_path).runs[0]
+    run = collect_runs(tmp_path).runs[0]
     (run.path / "predictions.csv").write_bytes(b"path,label,prediction,confidence\ncaf\xe9.jpg,0,1,0.5\n")
-    assert read_predictions(run) == [("caf\\xe9.jpg", 0, 1)]
+    assert run.record.predictions(run.path) == [("caf\\xe9.jpg", 0, 1, 0.5)]
 
 
 # ---------------------------------------------------------------- published
@@ -312,9 +310,8 @@ def test_published_file():
     """
     rows = list(csv.DictReader((CHECKOUT / "clusterprompt" / "results" / "published.csv").open()))
     trainers = {path.name for path in (CHECKOUT / "configs" / "trainers").iterdir()}
-    assert {row["trainer"] for row in rows} <= trainers and {row["protocol"] for row in rows} == set(
-        protocols.PROTOCOLS
-    )
+    assert {row["trainer"] for row in rows} <= trainers
+    assert {row["protocol"] for row in rows} == set(all_protocols())
     assert all(row["source"] and row["backbone"] == "ViT-B/16" for row in rows)
     assert all("second-hand" in row["note"] for row in rows if row["trainer"] == "TAC")
     pairs = [row for row in rows if row["protocol"] == "base2new"]
@@ -441,7 +438,7 @@ def test_latex_compiles(results, tmp_path, capsys):
     made_runs.base2new(tmp_path / "runs" / "a_b & c", "TAC", "Caltech101", SEEDS)
     made_runs.base2new(tmp_path / "runs", "TAC", "Caltech101", SEEDS)
     made_runs.transfer(tmp_path / "runs", "CoOp", "ImageNet", dict.fromkeys(ELEVEN, 60.0))
-    results.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert results.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "tables.txt",
         "tables.md",
@@ -449,7 +446,8 @@ def test_latex_compiles(results, tmp_path, capsys):
         "tables.csv",
     }
     (tmp_path / "page.tex").write_text(
-        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\begin{document}\input{out/tables.tex}\end{document}"
+        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}"
+        r"\begin{document}\input{out/tables.tex}\end{document}"
     )
     ran = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
@@ -491,9 +489,7 @@ def test_nothing_to_show(results, tmp_path, capsys, words, message):
     """Catches: a traceback, or an empty table, where there is nothing to show."""
     if words:
         made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
-    with pytest.raises(SystemExit) as stop:
-        results.main([str(tmp_path), *words])
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        results.main([str(tmp_path / "missing")])
-    assert stop.value.code == 2 and "no such folder" in capsys.readouterr().err
+    assert results.main([str(tmp_path), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert results.main([str(tmp_path / "missing")]) == 2
+    assert "no such folder" in capsys.readouterr().err

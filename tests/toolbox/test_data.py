@@ -443,7 +443,7 @@ def test_empty_splits_have_plain_messages(cfg, picture):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text"])
 def test_damaged_picture_is_named(cfg, tmp_path, workers, damage):
-    """Fault: 'image file is truncated' without a path, after an hour of training; or the message lost on the way back."""
+    """Fault: 'image file is truncated' without a path, after an hour of training; the message lost on the way back."""
     path = str(tmp_path / "bad.png")
     image_of((200, 200)).save(path)
     data = items(path, [0])

@@ -22,7 +22,7 @@ def evaluated(cfg):
 
 
 def test_results(cfg, capsys):
-    """Fault: F1 over predicted classes too; class means weighted by size; results that json or checkpoints cannot hold."""
+    """Fault: F1 over predicted classes too; class means weighted by size; results that json or torch cannot hold."""
     results = evaluated(cfg("TEST.PER_CLASS_RESULT", True))
     # F1: class 0: 2*2/(2+3) = 0.8; class 1: 0; class 2: 2/3; class 3 is not in the truth
     want = {

@@ -1,6 +1,7 @@
 """AttriPrompt's parts against slow loops, and what its users get wrong."""
 
 import json
+from dataclasses import replace
 
 import golden_clip
 import numpy as np
@@ -191,7 +192,7 @@ def test_keys_start_from_the_data(build):
     torch.randn(7)
     second.start_keys()
     assert torch.equal(first.learner.keys, second.learner.keys) and bool(first.learner.started)
-    _, centroids = first.see(torch.stack([first.test_loader.dataset[i]["img"] for i in range(8)]))
+    _, centroids = first.encode_images(torch.stack([first.test_loader.dataset[i]["img"] for i in range(8)]))
     cosines = torch.einsum("blkd,lmd->blkm", centroids, F.normalize(first.learner.keys.detach(), dim=-1))
     assert cosines.amax(-1).mean() > 0.8
     assert torch.einsum("blkd,lmd->blkm", centroids, F.normalize(torch.randn(2, 32, 192), dim=-1)).amax(-1).mean() < 0.5
@@ -317,7 +318,7 @@ def test_kept_views():
     index, out = torch.tensor([2, 0]), []
     for epoch in range(4):
         images = torch.full((2, 3, 1, 1), 10.0 * epoch) + torch.tensor([2.0, 0.0])[:, None, None, None]
-        vector, matrix = cache.look(epoch, index, images, compute)
+        vector, matrix = cache.get_or_compute(epoch, index, images, compute)
         assert matrix.shape == (2, 2, 2) and torch.equal(matrix[:, 0], vector)
         out.append(vector[:, 0].tolist())
     assert out == [[2, 0], [12, 10], [2, 0], [12, 10]] and asked == [2, 2]
@@ -331,7 +332,7 @@ def test_kept_views_change_nothing_the_first_time(build):
     cached.epoch = 0
     expected = plainly.losses(batch)
     for images in (IMAGES, IMAGES.flip(3)):
-        for name, value in cached.losses(batch._replace(images=images)).items():
+        for name, value in cached.losses(replace(batch, images=images)).items():
             torch.testing.assert_close(value, expected[name])
 
 

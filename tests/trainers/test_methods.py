@@ -61,7 +61,7 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
     own = ("TRAINER.COOP.CSC", True, "TRAINER.COOP.N_CTX", 4)
     trainer = build("CoOp", *own, output=tmp_path / "run")
     trainer.save_model(0, str(tmp_path / "run"))
-    trainer.write_result()
+    trainer.recorder.write()
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     convert.main([str(tmp_path / "run"), str(tmp_path / "small")])
     convert.main([str(tmp_path / "run"), str(tmp_path / "one.safetensors")])
@@ -166,12 +166,12 @@ def test_teacher_sees_every_image_once(build):
     trainer = build("TAC")
     calls = []
     cache = trainer.teacher
+    get_or_compute = cache.get_or_compute
 
     def counting(index, compute):
-        return cache(index, lambda rows: calls.append(1) or compute(rows))
+        return get_or_compute(index, lambda rows: calls.append(1) or compute(rows))
 
-    counting.state_dict = cache.state_dict
-    trainer.teacher = counting
+    cache.get_or_compute = counting
     trainer.train()
     assert len(calls) == len(trainer.train_loader_x) and bool(cache.known.all())
 
@@ -299,7 +299,7 @@ def test_feature_cache_fills_what_is_new():
             asked.extend(batch[rows].tolist())
             return source[batch[rows]]
 
-        return cache(batch, compute)
+        return cache.get_or_compute(batch, compute)
 
     for batch in (torch.tensor([2, 0]), torch.tensor([1, 2]), torch.tensor([0, 1])):
         assert torch.equal(lookup(batch), source[batch])

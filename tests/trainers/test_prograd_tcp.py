@@ -44,7 +44,7 @@ def test_divergence_is_from_zero_shot(build):
     trainer.losses(batch)
     (found,) = torch.autograd.grad(trainer.divergence, trainer.learner.ctx)
     logits, scale = trainer.classify(batch.images), trainer.clip.logit_scale.exp()
-    frozen = scale * trainer.image_features(batch.images) @ trainer.frozen_text.T
+    frozen = scale * trainer.image_features(batch.images) @ trainer.text_anchors.T
     kl = 4 * F.kl_div(F.log_softmax(logits / 2, 1), F.softmax(frozen / 2, 1), reduction="batchmean")
     torch.testing.assert_close(found, torch.autograd.grad(kl, trainer.learner.ctx)[0], rtol=1e-3, atol=1e-4)
 

@@ -7,7 +7,7 @@ from ..utils import mkdir_if_missing
 
 
 class JsonLinesWriter:
-    """Takes tensorboard's place where it is not installed: one line of JSON a scalar, in ``<log_dir>/scalars.jsonl``."""
+    """Replaces tensorboard where it is not installed: one line of JSON a scalar, in ``<log_dir>/scalars.jsonl``."""
 
     def __init__(self, log_dir: str):
         mkdir_if_missing(log_dir)

@@ -8,7 +8,7 @@ from ..utils import atomic_path, mkdir_if_missing
 
 
 def append_result(path: str, context: dict, metrics: dict) -> None:
-    """Add one record (time, split, epoch, checkpoint, metrics) to the list in ``path``; the file is never half-written."""
+    """Add a record (time, split, epoch, checkpoint, metrics) to the list in ``path``, which is never half-written."""
     records = []
     if os.path.isfile(path):
         try:

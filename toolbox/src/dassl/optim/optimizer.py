@@ -31,7 +31,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
         )
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
-            warnings.warn("OPTIM.STAGED_LR is ignored, because param_groups was given")
+            warnings.warn("OPTIM.STAGED_LR is ignored, because param_groups was given", stacklevel=2)
     elif optim_cfg.STAGED_LR:
         param_groups = _staged_groups(model, optim_cfg)
     else:
@@ -74,7 +74,9 @@ def _staged_groups(model, optim_cfg):
         if layer not in names:
             raise ValueError(f"OPTIM.NEW_LAYERS names {layer!r}, which is not a child of the model: {names}")
     if not new_layers:
-        warnings.warn(f"OPTIM.STAGED_LR without NEW_LAYERS: every layer gets LR x BASE_LR_MULT; children: {names}")
+        warnings.warn(
+            f"OPTIM.STAGED_LR without NEW_LAYERS: every layer gets LR x BASE_LR_MULT; children: {names}", stacklevel=3
+        )
     own = [name for name, p in model.named_parameters(recurse=False) if p.requires_grad]
     if own:
         raise ValueError(

@@ -197,7 +197,8 @@ def load_pretrained_weights(model, weight_path: str) -> None:
     if not fits:
         warnings.warn(
             f"Nothing loaded from {weight_path!r}: no entry matches the model by name and size; it has "
-            f"{list(state_dict)[:5]}, the model {list(own)[:5]}, ..."
+            f"{list(state_dict)[:5]}, the model {list(own)[:5]}, ...",
+            stacklevel=2,
         )
         return
     print(f"Loaded {len(fits)} of {len(own)} weights from {weight_path}")

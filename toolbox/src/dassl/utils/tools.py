@@ -26,7 +26,7 @@ def check_isfile(fpath: str) -> bool:
     """Say whether ``fpath`` is a file; warn if not."""
     isfile = os.path.isfile(fpath)
     if not isfile:
-        warnings.warn(f"No file found at {fpath!r}")
+        warnings.warn(f"No file found at {fpath!r}", stacklevel=2)
     return isfile
 
 

@@ -121,7 +121,7 @@ class DatasetBase:
 
     @staticmethod
     def get_lab2cname(data_source) -> tuple[dict[int, str], list[str]]:
-        """Return, from a list of ``Datum``, the dict from label to class name, and the names, in order of the labels."""
+        """Return the dict from label to class name of a list of ``Datum``, and the names in order of the labels."""
         names = {item.label: item.classname for item in data_source}
         lab2cname = {label: names[label] for label in sorted(names)}
         return lab2cname, list(lab2cname.values())
