@@ -72,7 +72,7 @@ class Inventory:
         return f"prepare {self.name}" + (" (steps by hand)" if self.source.by_hand else "")
 
 
-def catalogue() -> dict[str, type]:
+def catalogue() -> dict[str, Any]:
     """Return the data sets: name of the yaml -> class.
 
     Those of users' own images are left out: they lie anywhere, and nothing about them is known.
@@ -88,7 +88,7 @@ def catalogue() -> dict[str, type]:
     return found
 
 
-def chosen(names: Iterable[str]) -> dict[str, type]:
+def chosen(names: Iterable[str]) -> dict[str, Any]:
     """Return the data sets of these names, or all of them.
 
     Raises:
@@ -165,8 +165,8 @@ def _compare(found: Inventory, cls: Any, parts: dict[str, Any]) -> None:
     found.counts = {part: len(listed or ()) for part, listed in parts.items() if listed or part in cls.counts}
     found.classes = len({row.label for row in rows})
     base = len(str(found.image_folder)) + 1
-    elsewhere = dict.fromkeys(row.impath[base:].replace(os.sep, "/") for row in rows)
-    elsewhere = [path for path in elsewhere if path not in found.images]
+    listed_paths = dict.fromkeys(row.impath[base:].replace(os.sep, "/") for row in rows)
+    elsewhere = [path for path in listed_paths if path not in found.images]
     found.missing = [path for path in elsewhere if not (found.image_folder / path).is_file()]
     found.images.update(set(elsewhere) - set(found.missing))  # in folders that are links
     if found.missing:

@@ -1,6 +1,7 @@
 """Complete a data set: fetch what is missing, unpack it into CoOp's layout, tell the steps that need a hand."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Sequence
 from urllib.parse import urlparse
@@ -70,7 +71,7 @@ def _prepare_one(found: Inventory, data_sets: dict[str, Any], root: Path) -> boo
         target = found.folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.is_file():
-            _try(failures, lambda file=file, target=target: _fetch_list(file, target, root))
+            _try(failures, partial(_fetch_list, file, target, root))
         elif wrong := differs(target, file.checksum):
             failures.append(
                 f"{target} is not the published file ({wrong}). Move it away and call this again to fetch that."
@@ -78,7 +79,7 @@ def _prepare_one(found: Inventory, data_sets: dict[str, Any], root: Path) -> boo
     found = look(name, cls, root)  # the lists say whether images are missing
     for archive in found.source.archives:
         if _lacks(found, archive):
-            _try(failures, lambda archive=archive: _fetch_archive(archive, found.folder))
+            _try(failures, partial(_fetch_archive, archive, found.folder))
     found = look(name, cls, root)
     print(f"{name}: {'complete' if found.complete else 'incomplete: ' + '; '.join(found.problems)}")
     for failure in failures:

@@ -84,8 +84,7 @@ class Classifier:
             FileNotFoundError: ``images`` is a single path, and there is nothing.
             ValueError: ``topk``, ``batch_size`` or ``workers`` below 1.
         """
-        single = isinstance(images, (str, os.PathLike))
-        if single and not os.path.exists(images):
+        if isinstance(images, (str, os.PathLike)) and not os.path.exists(images):
             raise FileNotFoundError(f"{images} does not exist; give an image, a folder of images, or a list of them")
         return list(self.stream(images, topk, batch_size, workers))
 

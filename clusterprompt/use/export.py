@@ -135,6 +135,9 @@ def is_plain(trainer: PromptTrainer) -> bool:
 class Tower(nn.Module):
     """A trainer's image tower and class texts as one module: images to normalised features and logits."""
 
+    text_features: Tensor
+    logit_scale: Tensor
+
     def __init__(self, trainer: PromptTrainer):
         super().__init__()
         self.image_tower, self.learner, self.trainer = vision_tower(trainer.clip), trainer.learner, trainer
@@ -169,6 +172,7 @@ def write_tower(trainer: PromptTrainer, out: Path) -> str:
             output_names=["image_features", "logits"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
+    assert program is not None  # as always with dynamo=True
     model = program.model_proto
     for key, value in metadata(trainer).items():
         model.metadata_props.add(key=key, value=value)

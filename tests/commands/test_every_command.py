@@ -1,4 +1,4 @@
-"""Every command of ``clusterprompt``: help, no arguments, wrong arguments, Ctrl-C, a closed pipe; one calm line each."""
+"""Every command of ``clusterprompt``: help, no arguments, a wrong option, Ctrl-C, a closed pipe: one calm line each."""
 
 import subprocess
 import sys

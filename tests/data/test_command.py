@@ -64,7 +64,7 @@ def pack(file, folder: Path) -> bytes:
 
 
 def test_document_fits_the_data_sets():
-    """Catches: DATASETS.md with another folder, number or address than the program's, or without one of the data sets."""
+    """Catches: DATASETS.md with another folder, number or address than the program's, or without a data set."""
     text = (Path(__file__).resolve().parents[2] / "DATASETS.md").read_text(encoding="utf-8")
     rows = {
         cells[1].strip(" `"): [cell.strip(" `") for cell in cells[2:]]
@@ -228,7 +228,7 @@ def test_one_failure_does_not_stop_the_rest(published_caltech, capsys):
 
 
 def test_damaged_archive_is_fetched_again(published_caltech, capsys):
-    """Catches: an archive without a published checksum that stays damaged on the disk, for every call to stumble over."""
+    """Catches: an archive without a published checksum that stays damaged on the disk and stops every later call."""
     root, archive, _ = published_caltech
     good, archive.body = archive.body, archive.body[:-100]
     code, said, _ = run(capsys, "prepare", "caltech101", "--root", root)
@@ -384,7 +384,8 @@ def test_images_are_opened_in_several_threads(tmp_path, monkeypatch):
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     for path in paths:
         Image.new("L", (4, 4)).save(path)
-    paths[4].write_bytes(paths[4].read_bytes()[:30])
+    Image.effect_noise((64, 64), 50).save(paths[4])
+    paths[4].write_bytes(paths[4].read_bytes()[:1000])
     paths[7].write_text("no picture")
     monkeypatch.setattr(image_check, "CHUNK", 3)
     found = image_check.find_damaged(paths, "test")

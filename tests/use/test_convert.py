@@ -47,7 +47,7 @@ def test_official_checkpoints(name, build, tmp_path, capsys):
 
 
 def test_own_run(build, tmp_path):
-    """Catches: metadata that do not come from the run's result.json, or a file that MODEL.INIT_WEIGHTS does not take."""
+    """Catches: metadata that are not the run's, or a file that MODEL.INIT_WEIGHTS does not take."""
     trainer = build("TAC", output=tmp_path / "run")
     trainer.train()
     assert convert.main([str(tmp_path / "run"), str(tmp_path / "tac"), "--safetensors"]) == 0

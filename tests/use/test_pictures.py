@@ -98,7 +98,7 @@ def test_attention_against_stock_blocks(masked, build):
 
 
 def test_what_cannot_be_drawn(run, tmp_path, capsys, monkeypatch):
-    """No run, no weights, damaged weights, no pictures of this method, no such file, no matplotlib: one line, code 2."""
+    """No run, damaged or no weights, no pictures of this method, no such file, no matplotlib: one line, code 2."""
     pytest.importorskip("matplotlib")
     (tmp_path / "text.jpg").write_text("no picture")
     folder = run("AttriPrompt")
