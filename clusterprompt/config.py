@@ -77,7 +77,7 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     by_lower = {other.lower(): other for other in known}
     close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)]
     same_end = [other for other in known if other.split(".")[-1].lower() == name.split(".")[-1].lower()]
-    guess = (close or same_end or [None])[0]
-    meant = f" Did you mean '{guess}'?" if guess else ""
+    guesses = close or same_end
+    meant = f" Did you mean '{guesses[0]}'?" if guesses else ""
     listed = f" Known: {', '.join(known)}." if len(known) <= 60 else ""
     return f"unknown {what} '{name}'.{meant}{listed}"

@@ -18,9 +18,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Callable, Sequence, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 import torch

@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import traceback
-from typing import Callable
+from collections.abc import Callable
 
 # What bad input raises, said in one line. Anything else is a fault of the program and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, AssertionError, FloatingPointError, NotImplementedError)

@@ -14,8 +14,8 @@ Student's, of the mean.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from ..results.logs import print_folder
 from .errors import guarded

@@ -6,7 +6,8 @@ A chart has one axis system, so that a page can set charts side by side or one b
 from __future__ import annotations
 
 import io
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Sequence
 
 from ..record.statistics import spread, summarise
 

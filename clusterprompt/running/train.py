@@ -7,9 +7,10 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from .. import __version__, config, dassl_compat, registration
 from ..record import folder as run_folder

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, ClassVar, Mapping, NamedTuple, Sequence
+from typing import ClassVar, NamedTuple
 
 from ..names import dataset_key, dataset_label
 from ..statistics import BySeed, Summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..names import dataset_label, shots_label
 from .base import Finished, Leg, Protocol, Request
