@@ -354,9 +354,9 @@ def mask(trainer: PromptTrainer) -> Picture:
     """Draw who may attend to whom."""
     parts = groups(trainer)
     sizes = [size for _, size in parts]
-    visible = (
-        precontext_mask(*sizes[1:]) if trainer.settings.MASK else torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
-    )
+    _, patches, centers, prompts = sizes
+    everything = torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
+    visible = precontext_mask(patches, centers, prompts) if trainer.settings.MASK else everything
     shown = [1.5, 6, 2.5, 2.5]  # drawn sizes: in true ones CLS would not be seen
     edges = np.concatenate([[0], np.cumsum(shown)])
     starts = np.concatenate([[0], np.cumsum(sizes)])
