@@ -68,7 +68,7 @@ def histories(table: Table) -> dict[Method, dict[int, History]]:
 
 
 def curve_of(by_seed: Iterable[History], name: str, inside: str = "") -> Curve:
-    """Put the numbers of all seeds together, epoch by epoch.
+    """Average a number over seeds, epoch by epoch.
 
     Args:
         by_seed: One history a seed.

@@ -44,7 +44,7 @@ class WorstClass(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """What was taken for what, over all seeds.
+    """A confusion matrix over all seeds, with its worst classes.
 
     Attributes:
         classnames: In order of the labels.

@@ -92,13 +92,6 @@ def assign_protocols(records: dict[Path, RunRecord], folder: Path, notes: list[s
             is_source=on is not None and (record.trainer, *on) in sources,
             trained_classes=(record.trained_on or {}).get("subsample", "") if on else "",
         )
-        method = Method(
-            record.trainer,
-            record.backbone,
-            place["cfg"] if place else "",
-            on.shots if on else 0,
-            relative_folder(place, folder),
-        )
         found = _protocols_of(finished, protocols)
         if not found:
             classes = f"trained on {finished.trained_classes or 'unknown'} classes, tested on {record.subsample}"
@@ -109,13 +102,14 @@ def assign_protocols(records: dict[Path, RunRecord], folder: Path, notes: list[s
                 dataset = source = own
             elif own and finished.moved:  # as a source it keeps its class's name, the only one that its tests know
                 dataset = own
-            seed = on.seed if on else record.seed
+            cfg, shots, seed = place["cfg"] if place else "", on.shots if on else 0, on.seed if on else record.seed
+            method = Method(record.trainer, record.backbone, cfg, shots, relative_folder(place, folder))
             runs.append(Run(path, name, method, dataset, source, record.subsample, seed, record))
     return runs
 
 
 def _moved(record: RunRecord, on: _Training) -> bool:
-    """Tell whether a model was tested on another data set than the one trained on."""
+    """Return whether a model was tested on another data set than the one trained on."""
     return dataset_key(on.dataset) != dataset_key(record.dataset)
 
 

@@ -30,9 +30,11 @@ METHODS = (
 
 
 class Method(NamedTuple):
-    """What a row of a table is about.
+    """A method with its settings: a row of a table.
 
     Attributes:
+        trainer: Name of the method.
+        backbone: Name or file of the CLIP.
         cfg: Name of the trainer's yaml, from the folder; empty if the folder is not one of the usual layout.
         shots: 0 for zero-shot.
         folder: The part of the path before the usual layout, below the folder that was asked for; empty for that folder

@@ -251,7 +251,7 @@ class _TableMaker:
         return run.method._replace(shots=0) if self.protocol.shots_are_columns else run.method
 
     def _lack(self, rows: Mapping[str, Row], columns: Sequence[str], datasets: Sequence[str]) -> str:
-        """Say why a method has no average."""
+        """Explain why a method has no average."""
         if self.protocol.shots_are_columns:
             return "no number of shots has all data sets"
         lacking = [name for name in datasets if name not in rows or not set(columns) <= set(rows[name].values)]
