@@ -14,6 +14,7 @@ Student's, of the mean.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,3 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda: print_folder(args.directory, args.keyword, test_log=args.test_log, multi_exp=args.multi_exp),
         with_traceback=args.traceback,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,6 @@ standard deviation over seeds (divided by n), or with --interval ci95 half the 9
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 from ..record.protocols import all_protocols
 from ..record.statistics import INTERVALS
 from ..results.show import FORMATS, show
+from ..running.spec import output_root
 from .errors import guarded
 from .options import parser_for
 
@@ -37,7 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder of results, searched with all folders below it; default: environment's OUTPUT, else output",
     )
-    parser.add_argument("--protocol", choices=protocols, nargs="+", default=protocols, help="default: all")
+    parser.add_argument(
+        "--protocol", "--protocols", choices=protocols, nargs="+", default=protocols, help="default: all"
+    )
     parser.add_argument("--interval", choices=tuple(INTERVALS), default="std", help="the number after +-; default: std")
     parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="printed format; default: text")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the tables there in all formats")
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(words)
     return guarded(
         lambda: show(
-            args.folder or _default_folder(),
+            args.folder or Path(output_root()),
             args.protocol,
             interval=args.interval,
             format=args.format,
@@ -70,6 +72,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _default_folder() -> Path:
-    """Return the folder of all results."""
-    return Path(os.environ.get("OUTPUT") or "output")
+if __name__ == "__main__":
+    sys.exit(main())
