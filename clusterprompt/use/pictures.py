@@ -354,7 +354,9 @@ def mask(trainer: PromptTrainer) -> Picture:
     parts = groups(trainer)
     sizes = [size for _, size in parts]
     visible = (
-        precontext_mask(*sizes[1:]) if trainer.settings.MASK else torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
+        precontext_mask(sizes[1], sizes[2], sizes[3])
+        if trainer.settings.MASK
+        else torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
     )
     shown = [1.5, 6, 2.5, 2.5]  # drawn sizes: in true ones CLS would not be seen
     edges = np.concatenate([[0], np.cumsum(shown)])
