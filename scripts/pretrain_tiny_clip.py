@@ -112,8 +112,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# pictures
+# ------------------------------------------------------------------ pictures
 
 
 def random_figure(rng: np.random.Generator) -> drawing.Figure:
@@ -154,8 +153,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div(255).sub(MEAN).div(STD)
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# captions
+# ------------------------------------------------------------------ captions
 
 
 def caption(figure: drawing.Figure, rng: np.random.Generator) -> tuple[str, tuple]:
@@ -230,8 +228,7 @@ def all_words() -> list[str]:
     ]
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# model
+# ------------------------------------------------------------------ model
 
 
 class Vocabulary:

@@ -30,8 +30,8 @@ SIZES = {"train": 6, "val": 5, "test": 3}
 def pytest_report_header():
     import dassl
 
-    implementation = getattr(dassl, "IMPLEMENTATION", "Dassl.pytorch")
-    return f"dassl: {implementation} {dassl.__version__} at {Path(dassl.__file__).parent}"
+    kind = getattr(dassl, "IMPLEMENTATION", "Dassl.pytorch")
+    return f"dassl: {kind} {dassl.__version__} at {Path(dassl.__file__).parent}"
 
 
 def write_caltech(root: Path) -> Path:

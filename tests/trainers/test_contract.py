@@ -1,4 +1,4 @@
-"""What every trainer promises, over all that are registered: a new one is covered by existing."""
+"""The contract of every registered trainer: a new one is covered by existing."""
 
 import json
 
