@@ -18,7 +18,8 @@ def steps(trainer, count=2):
     torch.manual_seed(0)
     trainer.set_model_mode("train")
     trainer.num_batches, trainer.epoch = len(trainer.train_loader_x), 0
-    for trainer.batch_idx, batch in zip(range(count), trainer.train_loader_x):
+    for index, batch in zip(range(count), trainer.train_loader_x):
+        trainer.batch_idx = index
         summary = trainer.forward_backward(batch)
     return summary
 
