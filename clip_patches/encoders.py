@@ -254,19 +254,19 @@ def _as_prompts(prompts: Prompts, x: Tensor, blocks: Sequence[Block], tower: str
             f"the first and the last of the {len(prompts)} prompted {tower} layers must have prompts, "
             "and one of them has None"
         )
-    count, width = len(x), x.shape[-1]
+    width = x.shape[-1]  # but not len(x) before it is needed: an exporter would fix the number of images
     shapes = {tuple(p.shape) for p in prompts if p is not None and p.dim() < 4}
     by_class = {tuple(p.shape) for p in prompts if p is not None and p.dim() > 3}
     every = shapes | by_class
     fit = (
         len(shapes) <= 1
         and all(len(shape) >= 2 for shape in shapes)
-        and all(len(shape) == 4 and shape[1] == count for shape in by_class)
+        and all(len(shape) == 4 and shape[1] == len(x) for shape in by_class)
         and len({shape[-2:] for shape in every}) <= 1
         and all(shape[-1] == width for shape in every)
     )
     if not fit:
-        also = f", and those that depend on the class (B, {count}, E, {width})" if by_class else ""
+        also = f", and those that depend on the class (B, {len(x)}, E, {width})" if by_class else ""
         raise ValueError(f"{tower} prompts must all be (E, {width}) or all (B, E, {width}){also}, got {sorted(every)}")
     return [None if p is None else p.to(x.dtype) for p in prompts]
 

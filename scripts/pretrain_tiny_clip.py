@@ -113,8 +113,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# pictures
+# ------------------------------------------------------------------ pictures
 
 
 def random_figure(rng: np.random.Generator) -> drawing.Figure:
@@ -155,8 +154,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div(255).sub(MEAN).div(STD)
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# captions
+# ------------------------------------------------------------------ captions
 
 
 def caption(figure: drawing.Figure, rng: np.random.Generator) -> tuple[str, tuple]:
@@ -231,8 +229,7 @@ def all_words() -> list[str]:
     ]
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# model
+# ------------------------------------------------------------------ model
 
 
 class Vocabulary:

@@ -1,4 +1,4 @@
-"""What a method may ask of a CLIP, and that nothing outside clip_patches/ looks inside one."""
+"""The questions that a method may ask of a CLIP; nothing outside clip_patches/ looks inside one."""
 
 import ast
 from pathlib import Path

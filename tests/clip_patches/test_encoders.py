@@ -166,6 +166,20 @@ def test_classes_of_very_different_length(clip, images):
     assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
 
 
+def test_export_with_any_number_of_images(clip):
+    """Catches: code that fixes the number of images in an exported tower."""
+
+    class Tower(torch.nn.Module):
+        def forward(self, images):
+            return encoders.encode_image(clip, images, prompts)
+
+    prompts = [p.detach() for p in random_prompts(2, None, VISION)]
+    shapes = {"images": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(Tower(), (torch.randn(2, 3, 64, 64),), dynamic_shapes=shapes, strict=False)
+    images = torch.randn(5, 3, 64, 64)
+    torch.testing.assert_close(program.module()(images), Tower()(images), **CLOSE)
+
+
 def test_skipped_words(clip):
     """Prompts that replace the first words: the words go, the positions of what follows close up."""
     sentences = encoders.embed_tokens(clip, tokenize(NAMES), skip=4)

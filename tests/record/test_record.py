@@ -1,4 +1,4 @@
-"""What a run leaves behind: result.json's history and origin, predictions.csv, Weights & Biases."""
+"""The files of a run: result.json's history and origin, predictions.csv, Weights & Biases."""
 
 import csv
 import json
@@ -118,8 +118,7 @@ def test_nothing_trained(build, tmp_path):
     assert record["trained_on"] is None and record["history"] == [] and len(rows_of(tmp_path)) == 16
 
 
-# ------------------------------------------------------------------------------------------------- checkpoints of
-# others
+# ------------------------------------------------------------------ checkpoints of others
 
 
 def test_another_methods_checkpoint(build, tmp_path):
@@ -141,8 +140,7 @@ def test_an_official_file_of_another_method(build, tmp_path):
         build("IVLP").load_model(str(path.parent.parent))
 
 
-# ------------------------------------------------------------------------------------------------------ Weights &
-# Biases
+# ------------------------------------------------------------------ Weights & Biases
 
 
 @pytest.fixture

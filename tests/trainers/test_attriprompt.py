@@ -160,8 +160,7 @@ def test_without_retrieval(build):
     assert list(trainer.losses(Batch(IMAGES, torch.tensor([0, 1, 2, 0]), 1, None, None))) == ["i2t", "t2i", "text"]
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# pool
+# ------------------------------------------------------------------ pool
 
 
 @pytest.mark.parametrize(
@@ -299,7 +298,7 @@ def test_retrieval_is_reported(build, tmp_path, caplog):
         assert all(0 < s < 1 for s in retrieval[what]["top_share"])
 
 
-# ---------------------------------------------------------------------------------------------------------- kept views
+# ------------------------------------------------------------------ kept views
 
 
 def test_kept_views():
@@ -332,7 +331,7 @@ def test_kept_views_change_nothing_the_first_time(build):
             torch.testing.assert_close(value, expected[name])
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------ bad input
 
 
 @pytest.mark.parametrize(
@@ -351,7 +350,7 @@ def test_kept_views_change_nothing_the_first_time(build):
     ],
 )
 def test_settings_that_cannot_be(options, message, build):
-    """What is wrong and what is allowed is said before training."""
+    """Catches: settings that cannot work, refused late or without the allowed values."""
     with pytest.raises(ValueError, match=message):
         build("AttriPrompt", *options)
 

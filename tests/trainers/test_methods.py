@@ -1,4 +1,4 @@
-"""What is special about single methods, and what their users get wrong."""
+"""Behaviour of single methods, and errors for what their users get wrong."""
 
 import json
 
@@ -26,8 +26,7 @@ def resnet(tmp_path_factory):
     return path
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# CoOp
+# ------------------------------------------------------------------ CoOp
 
 
 @pytest.mark.parametrize(
@@ -82,8 +81,7 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
     assert shared.learner.ctx.dim() == 2 and not shared.tied_to_classes
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# TAC
+# ------------------------------------------------------------------ TAC
 
 
 def test_tac_resumes_to_the_same_weights(build, tmp_path):
@@ -184,7 +182,7 @@ def test_teacher_sees_every_image_once(build):
     ],
 )
 def test_tac_settings_that_cannot_be(options, message, build):
-    """What is wrong and what is allowed is said before training."""
+    """Catches: settings that cannot work, refused late or without the allowed values."""
     with pytest.raises(ValueError, match=message):
         build("TAC", *options)
 
@@ -199,8 +197,7 @@ def test_resnet_backbone(build, resnet):
         build("TAC", "MODEL.BACKBONE.NAME", str(resnet))
 
 
-# -----------------------------------------------------------------------------------------------------------
-# checkpoints
+# ------------------------------------------------------------------ checkpoints
 
 
 @pytest.mark.parametrize(
@@ -253,8 +250,7 @@ def test_last_epoch_without_naming_it(build, tmp_path):
     assert bool((other.learner.ctx == 1).all())
 
 
-# ----------------------------------------------------------------------------------------------------------- small
-# parts
+# ------------------------------------------------------------------ small parts
 
 
 def test_non_finite_loss_names_its_term(build):

@@ -1,5 +1,6 @@
 """The README's code, run as it stands there."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -25,15 +26,14 @@ def test_commands_name_files_that_exist():
 
 def test_prompting_from_outside(backbone):
     """The lines under 'How prompting works' must run, with prompts for the two towers put in."""
-    code = block("encoders.encode_image(clip").replace('load_clip("tiny")', f"load_clip({str(backbone)!r})")
+    code = block("sentences = encoders.embed_tokens(clip").replace('load_clip("tiny")', f"load_clip({str(backbone)!r})")
     images, width = torch.zeros(2, 3, 64, 64), {"image": 192, "text": 128}
-    lines = code.splitlines()
     names = {"images": images, "mask": None}
-    for line in lines:
+    for statement in map(ast.unparse, ast.parse(code).body):
         for tower in width:
-            if line.startswith(f"{tower} ="):
+            if statement.startswith(f"{tower} ="):
                 names["prompts"] = [torch.zeros(3, width[tower])] * 2
-        exec(line, names)
+        exec(statement, names)
     assert names["image"].shape == (2, 128) and names["text"].shape == (2, 128)
 
 
