@@ -7,8 +7,9 @@ import argparse
 import difflib
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Sequence
+from typing import Any
 
 from . import __version__
 from .commands.errors import USAGE, guarded, reader_is_gone

@@ -11,7 +11,8 @@ import math
 import os
 import random
 from collections import Counter
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 

@@ -7,7 +7,8 @@ do nothing else.
 
 import os
 import pickle
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 DATUM = ("dassl.data.datasets.base_dataset", "Datum")
 

@@ -11,7 +11,8 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from typing import Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..clip_patches.class_texts import read_descriptions, readable
 from ..record.files import write_text

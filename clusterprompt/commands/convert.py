@@ -11,7 +11,7 @@ known, classes, backbone and config.
 from __future__ import annotations
 
 import argparse
-from typing import Sequence
+from collections.abc import Sequence
 
 from .errors import guarded
 from .options import parser_for

@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import traceback
-from typing import Callable
+from collections.abc import Callable
 
 # What bad input raises, said in one line. Anything else is a fault of the program and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, AssertionError, FloatingPointError, NotImplementedError)
@@ -41,14 +41,12 @@ def guarded(work: Callable[[], int | None], *, with_traceback: bool = False, go_
         code = work() or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        if not reader_is_gone():  # another pipe broke
-            raise
-        return 0
     except KeyboardInterrupt:
         print(f"\ninterrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            return 0
         if not is_user_error(error):
             raise
         if with_traceback:

@@ -11,8 +11,8 @@ is compared with torch where onnxruntime is installed. All of it is in fp32.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from .errors import guarded
 from .options import add_run, parser_for

@@ -9,8 +9,8 @@ page is written to FOLDER/pictures/index.html, or where --output says. Needs mat
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from .errors import guarded
 from .options import add_run, parser_for

@@ -14,7 +14,8 @@ import argparse
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .. import load_run
 from .errors import guarded

@@ -1,9 +1,10 @@
 """Find out which files of a data set are there and which are missing. Reads lists and folders, opens no image."""
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 

@@ -1,9 +1,10 @@
 """Complete a data set: fetch what is missing, unpack it into CoOp's layout, tell the steps that need a hand."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 from urllib.parse import urlparse
 
 from ..record.files import write_bytes

@@ -8,17 +8,19 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import __version__, load_run
+from .. import __version__
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import logit_scale, vision_tower
 from ..record.files import atomic_path, write_bytes
+from .classifier import load_run
 
 if TYPE_CHECKING:
     from ..trainers.base import PromptTrainer

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..record.files import IMAGE_ENDINGS, is_image_name, read_image
 
 PATIENCE = 0.1  # seconds that a batch which is not full waits for a slow source before it is classified as it is
-Source = Union[str, os.PathLike, Image.Image]
+Source = str | os.PathLike | Image.Image
 
 
 class Decoded(NamedTuple):
