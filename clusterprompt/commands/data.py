@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _show_status(found: list[Inventory], root: Path, named: bool) -> int:
-    """Print what is there; return 1 if a data set that was named is not complete."""
+    """Print the table of the data sets; return 1 if one that was named is not complete."""
     print(f"Data root: {root}{'' if root.is_dir() else ' (does not exist yet)'}\n")
     print(table(found))
     if any(inventory.next_step.startswith("prepare") for inventory in found):
@@ -84,7 +84,7 @@ def _show_status(found: list[Inventory], root: Path, named: bool) -> int:
 
 
 def table(found: Sequence[Inventory]) -> str:
-    """Return what was found as a table."""
+    """Return the inventories as a table."""
     from tabulate import tabulate
 
     rows = [

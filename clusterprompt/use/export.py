@@ -45,7 +45,7 @@ def export(run: str | Path, out: str | Path, classes: Sequence[str] | None = Non
         classes, backbone: See :func:`clusterprompt.load_run`.
 
     Returns:
-        What was written, in a sentence.
+        A sentence about the file that was written.
 
     Raises:
         ValueError: Another ending, or a method that cannot be written so.
