@@ -7,8 +7,8 @@ CLIPs means answering these questions (and running its blocks in `encoders.py`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 import torch
 from torch import Tensor, nn

@@ -6,8 +6,8 @@ import difflib
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ def readable(classname: str) -> str:
 
 
 def fill(template: str, classnames: Sequence[str]) -> list[str]:
-    """Put class names into a template with one ``{}``."""
+    """Fill a template with each class name; it has one ``{}``."""
     return [template.format(readable(name)) for name in classnames]
 
 
@@ -144,7 +144,7 @@ def _key(name: str) -> str:
 
 
 def _fault(value: object) -> str:
-    """Say why a class's description cannot be used; empty if it can."""
+    """Describe why a class's description cannot be used; empty if it can."""
     if not isinstance(value, list):
         return f"not a list but a {type(value).__name__}"
     if not value:

@@ -9,9 +9,9 @@ import inspect
 import os
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn

@@ -5,7 +5,7 @@ The reference for the tests and the benchmark. Nothing else uses it.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor

@@ -10,7 +10,8 @@ import importlib
 import logging
 import pkgutil
 import sys
-from typing import TYPE_CHECKING, Any, Callable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .datasets.base import PromptDataset

@@ -6,7 +6,7 @@ from .base import PromptDataset
 class EuroSAT(PromptDataset):
     """Land seen from a satellite, RGB.
 
-    The split file spells the folders' names out ("Annual Crop Land" for ``AnnualCrop``).
+    The split file spells the folders' names out: "Annual Crop Land" for ``AnnualCrop``.
     """
 
     folder = "eurosat"

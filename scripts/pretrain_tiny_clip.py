@@ -14,8 +14,10 @@ import argparse
 import hashlib
 import math
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from clusterprompt.clip_patches.anatomy import clamp_logit_scale, logit_scale
 from clusterprompt.clip_patches.class_texts import TEMPLATES
 from clusterprompt.clip_patches.embedded_clip import GEOMETRY, rebuilt_embedding
 from clusterprompt.clip_patches.loading import tokenize, untrained_clip
+from clusterprompt.clip_patches.stock import CLIP
 from clusterprompt.datasets import drawing, shapes
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -50,7 +53,7 @@ FRAMES = (
 )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, save."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -96,7 +99,7 @@ def main(argv=None):
     print(f"wrote {args.out}, sha256 {digest}; put it into clip_patches/embedded_clip.py")
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="clip_patches/embedded/tiny.safetensors")
@@ -122,7 +125,7 @@ def random_figure(rng: np.random.Generator) -> drawing.Figure:
     return drawing.Figure(shape, str(rng.choice(list(drawing.COLOURS))), str(rng.choice(drawing.TEXTURES)), count)
 
 
-def draw_one(index: int):
+def draw_one(index: int) -> tuple[drawing.Figure, np.ndarray]:
     """Draw pretraining picture number ``index``."""
     rng = drawing.rng_for("pretraining", "train", index)
     figure = random_figure(rng)
@@ -130,14 +133,14 @@ def draw_one(index: int):
     return figure, np.asarray(drawing.draw(figure, style, rng))
 
 
-def draw_all(count: int, workers: int):
+def draw_all(count: int, workers: int) -> tuple[list[drawing.Figure], torch.Tensor]:
     """Draw all pictures: figures, and (N, 64, 64, 3) uint8."""
     with ProcessPoolExecutor(workers) as pool:
         drawn = list(tqdm(pool.map(draw_one, range(count), chunksize=200), total=count, desc="drawing", disable=None))
     return [figure for figure, _ in drawn], torch.from_numpy(np.stack([image for _, image in drawn]))
 
 
-def draw_probe(half: str, workers: int, per_class: int = 15):
+def draw_probe(half: str, workers: int, per_class: int = 15) -> tuple[torch.Tensor, torch.Tensor, Sequence[str]]:
     """Draw test pictures of one half of `shapes`: images, labels and class names."""
     names = shapes.BASE if half == "base" else shapes.NEW
     jobs = [(name, "test", i) for name in names for i in range(per_class)]
@@ -156,7 +159,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 # captions
 
 
-def caption(figure: drawing.Figure, rng: np.random.Generator):
+def caption(figure: drawing.Figure, rng: np.random.Generator) -> tuple[str, tuple]:
     """Write a caption that is true of a figure.
 
     Returns:
@@ -181,12 +184,12 @@ def caption(figure: drawing.Figure, rng: np.random.Generator):
     return text, (texture, colour, shape, count)
 
 
-def keep(value, rng, probability):
+def keep(value: Any, rng: np.random.Generator, probability: float) -> Any:
     """Keep a word, or leave it out."""
     return value if value is not None and rng.random() < probability else None
 
 
-def positives(figures, facts) -> torch.Tensor:
+def positives(figures: Sequence[drawing.Figure], facts: Sequence[tuple]) -> torch.Tensor:
     """Tell which caption is true of which picture, (B, B)."""
     rows = [(f.texture, f.colour, f.shape or "pattern", f.count) for f in figures]
     match = torch.ones(len(rows), len(facts), dtype=torch.bool)
@@ -209,7 +212,7 @@ def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     return (one_way(logits, target) + one_way(logits.T, target.T)) / 2
 
 
-def all_words():
+def all_words() -> list[str]:
     """Return sentences that together use every word of the captions, class names and templates."""
     phrases = [
         *drawing.TEXTURES,
@@ -239,19 +242,21 @@ class Vocabulary:
         self.rows = sorted(set(tokenize(all_words()).flatten().tolist()))
         self.place = {row: i for i, row in enumerate(self.rows)}
 
-    def encode(self, texts) -> torch.Tensor:
+    def encode(self, texts: Iterable[str]) -> torch.Tensor:
         """Tokenise texts to places among the used rows, (N, 77)."""
         return tokenize(texts).apply_(self.place.__getitem__)
 
 
-def new_clip():
+def new_clip() -> tuple[CLIP, Vocabulary]:
     """Build an untrained CLIP over the used rows of the token embedding; the others are what loading rebuilds."""
     vocabulary = Vocabulary()
     return untrained_clip(GEOMETRY, rebuilt_embedding()[vocabulary.rows]), vocabulary
 
 
 @torch.no_grad()
-def zero_shot(clip, vocabulary, images, labels, names) -> float:
+def zero_shot(
+    clip: CLIP, vocabulary: Vocabulary, images: torch.Tensor, labels: torch.Tensor, names: Sequence[str]
+) -> float:
     """Accuracy in percent with the data set's template."""
     text = encoders.encode_text(
         clip, encoders.embed_tokens(clip, vocabulary.encode([shapes.Shapes.template.format(n) for n in names]))
@@ -260,7 +265,7 @@ def zero_shot(clip, vocabulary, images, labels, names) -> float:
     return 100 * float((F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1).eq(labels).float().mean())
 
 
-def save(clip, rows, path: Path) -> str:
+def save(clip: CLIP, rows: Sequence[int], path: Path) -> str:
     """Write fp16 weights with only the used rows of the token embedding; return the file's sha256."""
     weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
     weights["token_embedding"] = weights.pop("token_embedding.weight")

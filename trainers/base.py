@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,43 +26,11 @@ from ..record import measure
 from ..record.history import Step
 from ..record.recorder import Recorder
 from ..record.tracking import check_wandb
+from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames, checkpoint_path
 from .parts.loading import load_learner
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A training batch on the device.
-
-    Attributes:
-        images: Views of the images, view-major (all first views, then all second ones), (views * B, 3, H, W).
-        labels: Their labels, (views * B,).
-        views: Random augmentations per image (DATALOADER.K_TRANSFORMS).
-        img0: The images without augmentation, (B, 3, H, W); None unless DATALOADER.RETURN_IMG0.
-        index: Their positions in the training list, (B,); None where the loader does not return them.
-    """
-
-    images: Tensor
-    labels: Tensor
-    views: int
-    img0: Tensor | None
-    index: Tensor | None
-
-
-class Task(NamedTuple):
-    """Class names and template: enough to build a model without a data set.
-
-    Attributes:
-        classnames: In order of the labels.
-        template: The hand-written prompt, with ``{}`` for the class name.
-        train_x: The training images: none.
-    """
-
-    classnames: Sequence[str]
-    template: str
-    train_x: Sequence = ()
 
 
 def unit(features: Tensor) -> Tensor:
@@ -350,7 +318,7 @@ class PromptTrainer(TrainerX):
         return F.cross_entropy(logits, labels)
 
     def after_epoch(self) -> None:
-        """Let the method change its weights, then validate and save."""
+        """Run the method's end of epoch, then validate and save."""
         self.end_epoch()
         # Before the checkpoint, so that a resumed run finds the history of every epoch that it does not repeat.
         self.recorder.write()

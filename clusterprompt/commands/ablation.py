@@ -15,8 +15,9 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from .errors import guarded
 from .options import add_output, add_overwrite, add_seeds, parser_for, seeds_label, split_pairs

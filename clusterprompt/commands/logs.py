@@ -14,11 +14,11 @@ Student's, of the mean.
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Sequence
 
-from ..results.logs import TESTED, TRAINED, print_runs
+from ..results.logs import print_folder
 from .errors import guarded
 from .options import parser_for
 
@@ -36,24 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = build_parser().parse_args(argv)
-    return guarded(lambda: _print(args), with_traceback=args.traceback)
+    return guarded(
+        lambda: print_folder(args.directory, args.keyword, test_log=args.test_log, multi_exp=args.multi_exp),
+        with_traceback=args.traceback,
+    )
 
 
-def _print(args: argparse.Namespace) -> None:
-    """Print the runs of each folder of seeds, and their average.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: No complete run is found.
-    """
-    folder: Path = args.directory
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    groups = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if args.multi_exp else [folder]
-    means = [print_runs(group, args.keyword, TESTED if args.test_log else TRAINED) for group in groups]
-    found = [mean for mean in means if mean is not None]
-    if not found:
-        hint = "" if args.test_log else "; for evaluations add --test-log"
-        raise ValueError(f"no finished run with '* {args.keyword}: ...%' below {folder}{hint}")
-    if args.multi_exp:
-        print(f"Average of {len(found)} experiments: {fmean(found):.2f}%")
+if __name__ == "__main__":
+    sys.exit(main())

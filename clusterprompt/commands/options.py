@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 SEEDS = (1, 2, 3)
 
@@ -57,7 +61,7 @@ def add_run(parser: argparse.ArgumentParser, what: str = "output folder of a tra
     parser.add_argument("--run", required=True, type=Path, metavar="FOLDER", help=what)
 
 
-def known_trainers() -> dict[str, type]:
+def known_trainers() -> dict[str, type[PromptTrainer]]:
     """Return the methods of this package by name."""
     from .. import dassl_compat, registration
 
@@ -65,7 +69,7 @@ def known_trainers() -> dict[str, type]:
     return {cls.__name__: cls for cls in registration.own_trainers()}
 
 
-def chosen_trainers(names: Sequence[str] | None) -> list[type]:
+def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
     """Return the classes of the methods that ``--trainers`` names; all where it is left out.
 
     Raises:

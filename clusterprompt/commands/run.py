@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..record import folder as run_folder
 from ..record.protocols import DATASETS, FEW_SHOTS, SHOTS, all_protocols

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -45,6 +46,7 @@ def campaign_tables(campaign: Campaign) -> str:
             columns = [column for column in table.columns if column != "mean of HMs"]
             headers, rows = formats.compact(table, columns, seeds=campaign.seeds)
             parts.append(f"\n{table.title}\n\n{tabulate(rows, headers=headers, disable_numparse=True)}\n")
+            parts += [f"  {note}\n" for note in table.notes]
         if not own:
             parts.append(f"\n{protocol.title}: no run is finished\n")
     note = f"Accuracy in %, mean +- standard deviation over {seeds_label(campaign.seeds)}"

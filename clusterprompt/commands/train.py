@@ -12,8 +12,8 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Sequence
 
 from .errors import guarded
 from .options import parser_for

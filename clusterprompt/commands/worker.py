@@ -8,7 +8,7 @@ Each SPEC is a `clusterprompt.running.spec.RunSpec` as JSON.
 from __future__ import annotations
 
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..running.chain import run_chain
 from ..running.spec import RunSpec

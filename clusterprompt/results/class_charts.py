@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Mapping, Sequence
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -60,14 +60,14 @@ def changes(table: Table, runs: Sequence[Run], name: str, part: str, zero_shot: 
         axis.margins(x=0.16, y=0.01)
         axis.grid(axis="y", visible=False)
         axis.set_xlabel("change of accuracy, percentage points")
-    up, down = sum(value > 0 for value, _ in change), sum(value < 0 for value, _ in change)
+    values = [value for value, _ in change]
+    up, down = sum(value > 0 for value in values), sum(value < 0 for value in values)
     caption = (
         f"Accuracy of each class, {name} minus zero-shot CLIP, mean over seeds: {up} of {len(change)} classes gain, "
-        f"{down} lose; on average {fmean(value for value, _ in change):+.1f}."
+        f"{down} lose; on average {fmean(values):+.1f}."
     )
     if some:
-        half = CLASSES // 2
-        caption += f" Shown are the {half} that gain most and the {half} that gain least or lose."
+        caption += f" Shown are the {CLASSES // 2} that gain most and the {CLASSES // 2} that gain least or lose."
     return save(figure, name_of(table, name, part, "changes"), f"{name} against zero-shot, {part} classes", caption)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Iterable, NamedTuple, Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -67,7 +68,7 @@ def histories(table: Table) -> dict[Method, dict[int, History]]:
 
 
 def curve_of(by_seed: Iterable[History], name: str, inside: str = "") -> Curve:
-    """Put the numbers of all seeds together, epoch by epoch.
+    """Average a number over seeds, epoch by epoch.
 
     Args:
         by_seed: One history a seed.

@@ -1,4 +1,4 @@
-"""What all charts share: size, style, colours of methods, legends, and the SVG itself.
+"""Shared by all charts: size, style, colours of methods, legends, and the SVG itself.
 
 A chart has one axis system, so that a page can set charts side by side or one below another.
 """
@@ -6,7 +6,8 @@ A chart has one axis system, so that a page can set charts side by side or one b
 from __future__ import annotations
 
 import io
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -113,7 +114,7 @@ def looks_of(methods: Sequence[Method]) -> dict[Method, tuple[str, str]]:
 
 
 def legend(figure: Figure, count: int, longest: int) -> None:
-    """Put a legend below the axes, in as many columns as have room.
+    """Add a legend below the axes, in as many columns as have room.
 
     Args:
         figure: Figure with labelled lines.
@@ -129,6 +130,6 @@ def legend_height(count: int) -> float:
 
 
 def spread_words(table: Table) -> str:
-    """Say what the bars of a chart are."""
+    """Describe the bars of a chart."""
     some = any(cell.spread is not None for row in table.rows for cell in row.cells.values())
     return "means over seeds with their ± as bars" if some else "of one seed"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class WorstClass(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """What was taken for what, over all seeds.
+    """A confusion matrix over all seeds, with its worst classes.
 
     Attributes:
         classnames: In order of the labels.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Callable, NamedTuple, Sequence
+from typing import NamedTuple
 
 from .notes import grouped
 from .run import Run

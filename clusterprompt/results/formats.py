@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
@@ -229,7 +229,7 @@ def compact(
         sort_by_headline: Put the best row first, by the protocol's headline; else rows keep their order.
         label: Names a row; by default the trainer, and what else tells it from other rows.
     """
-    names, rows = table.names(), _ranked(table) if sort_by_headline else table.rows
+    names, rows = table.names(), ranked(table) if sort_by_headline else table.rows
     means = {column: [row.cells[column].mean for row in rows if column in row.cells] for column in columns}
     top = {column: f"{max(values):.1f}" for column, values in means.items() if values}
     lines = []
@@ -260,7 +260,7 @@ def flat(
         sort_by_headline: Put the best row first.
     """
     lines = []
-    for row in _ranked(table) if sort_by_headline else table.rows:
+    for row in ranked(table) if sort_by_headline else table.rows:
         line: dict[str, object] = {"trainer": row.method.trainer}
         for column in columns:
             if cell := row.cells.get(column):
@@ -289,7 +289,7 @@ def _short_cell(cell: Cell | None, seeds: int) -> str:
     return f"{cell.mean:.1f} +- {cell.spread or 0.0:.1f}{some}"
 
 
-def _ranked(table: Table) -> list[Row]:
+def ranked(table: Table) -> list[Row]:
     """Return the rows by the protocol's headline, the best first; rows without one last."""
     column = table.protocol.headline
     return sorted(table.rows, key=lambda row: -row.cells[column].mean if column in row.cells else 1.0)

@@ -2,7 +2,7 @@ r"""Tables for \input into a LaTeX document."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..record.statistics import INTERVALS
 from .formats import align, grid, sections, sources

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
+from statistics import fmean
 
 from ..record.statistics import spread, summarise
 
@@ -23,6 +24,31 @@ def read_log(path: str | Path, keyword: str, signals: Sequence[str]) -> float | 
         if started and match:
             value = float(match.group(1))
     return value
+
+
+def print_folder(folder: Path, keyword: str, *, test_log: bool, multi_exp: bool) -> None:
+    """Print the runs of a folder of seeds, or of several such folders and their average.
+
+    Args:
+        folder: Folder of seeds, or of folders of seeds.
+        keyword: Number to look for: "accuracy", "error", "macro_f1", ...
+        test_log: The logs are of evaluations, without training.
+        multi_exp: ``folder`` holds several folders of seeds.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: No complete run is found.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    groups = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if multi_exp else [folder]
+    means = [print_runs(group, keyword, TESTED if test_log else TRAINED) for group in groups]
+    found = [mean for mean in means if mean is not None]
+    if not found:
+        hint = "" if test_log else "; for evaluations add --test-log"
+        raise ValueError(f"no finished run with '* {keyword}: ...%' below {folder}{hint}")
+    if multi_exp:
+        print(f"Average of {len(found)} experiments: {fmean(found):.2f}%")
 
 
 def print_runs(folder: Path, keyword: str, signals: Sequence[str]) -> float | None:

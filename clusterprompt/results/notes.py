@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Callable, Hashable, Iterable, Sequence, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from ..config import get, keys
 from ..record.folder import is_stale
@@ -81,7 +82,7 @@ def _stale(runs: Sequence[Run]) -> list[str]:
 
 
 def _different_samples(runs: Sequence[Run]) -> list[str]:
-    """Say where methods were trained on different few-shot samples."""
+    """List the seeds whose methods were trained on different few-shot samples."""
     samples = defaultdict(set)
     for run in runs:
         if run.method.shots and run.record.fewshot_digest and run.key == run.source_key:
@@ -95,7 +96,7 @@ def _different_samples(runs: Sequence[Run]) -> list[str]:
 
 
 def _different_tests(runs: Sequence[Run]) -> list[str]:
-    """Say where tests were of different numbers of images."""
+    """Name the data sets whose tests were of different numbers of images."""
     sizes = defaultdict(set)
     for run in runs:
         if run.record.n_test:

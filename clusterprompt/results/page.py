@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from ..record.files import write_text
 from ..record.statistics import INTERVALS
@@ -57,7 +57,7 @@ def write_page(
 
 
 def _facts(runs: Sequence[Run]) -> str:
-    """Say how many runs there are, and what they were made with."""
+    """Describe the runs: how many, and made with what."""
     facts = [f"{len({run.path for run in runs})} finished runs, seeds {format_ranges({run.seed for run in runs})}"]
     made_with = {
         "device": {run.record.device[:40] for run in runs},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
 from ..record.names import dataset_key
 from ..record.protocols import Finished, Protocol, Request, all_protocols
@@ -71,48 +72,45 @@ def assign_protocols(records: dict[Path, RunRecord], folder: Path, notes: list[s
     training = {path: _training_of(record) for path, record in records.items()}
     # The models that were also tested elsewhere: outside the usual layout, that tells a source from a few-shot run.
     sources = {
-        (record.trainer, *on)
-        for path, record in records.items()
-        if (on := training[path]) and dataset_key(on.dataset) != dataset_key(record.dataset)
+        (record.trainer, *on) for path, record in records.items() if (on := training[path]) and _moved(record, on)
     }
-    runs = []
+    runs: list[Run] = []
     for path, record in records.items():
         on, place = training[path], layout.match(path)
-        own = place["data"] if place and record.dataset in OWN_IMAGES else ""
-        moved = on is not None and (
-            dataset_key(on.dataset) != dataset_key(record.dataset)
-            or (bool(own) and place is not None and place["place"] in layout.transfers)
-        )
-        if fault := _fault(record, on, trains=bool(place and place["place"] not in layout.transfers)):
-            notes.append(f"Left out, {fault}: {path}")
+        in_tests = place is not None and place["place"] in layout.transfers
+        trained_here = place is not None and not in_tests and bool(record.seconds.get("train"))
+        if on and record.trained_on is None and record.subsample == "all" and not trained_here:
+            notes.append(f"Left out, it is not known what it was trained on: {path}")
             continue
+        own = place["data"] if place and record.dataset in OWN_IMAGES else ""
         finished = Finished(
             dataset=record.dataset,
             classes=record.subsample,
             trained_on=on.dataset if on else None,
             place=place["place"] if place else "",
-            moved=moved,
+            moved=on is not None and (_moved(record, on) or (bool(own) and in_tests)),
             is_source=on is not None and (record.trainer, *on) in sources,
+            trained_classes=(record.trained_on or {}).get("subsample", "") if on else "",
         )
         found = _protocols_of(finished, protocols)
         if not found:
-            notes.append(f"Left out, {_of_no_protocol(record)}: {path}")
-        method = Method(
-            record.trainer,
-            record.backbone,
-            place["cfg"] if place else "",
-            on.shots if on else 0,
-            relative_folder(place, folder),
-        )
-        seed = on.seed if on else record.seed
+            classes = f"trained on {finished.trained_classes or 'unknown'} classes, tested on {record.subsample}"
+            notes.append(f"Left out, of no known protocol ({classes}): {path}")
         for name, source in found.items():
             dataset = record.dataset
             if own and not protocols[name].transfers:
                 dataset = source = own
-            elif own and moved:  # as a source it keeps its class's name, the only one that its tests know
+            elif own and finished.moved:  # as a source it keeps its class's name, the only one that its tests know
                 dataset = own
+            cfg, shots, seed = place["cfg"] if place else "", on.shots if on else 0, on.seed if on else record.seed
+            method = Method(record.trainer, record.backbone, cfg, shots, relative_folder(place, folder))
             runs.append(Run(path, name, method, dataset, source, record.subsample, seed, record))
     return runs
+
+
+def _moved(record: RunRecord, on: _Training) -> bool:
+    """Return whether a model was tested on another data set than the one trained on."""
+    return dataset_key(on.dataset) != dataset_key(record.dataset)
 
 
 def _protocols_of(run: Finished, protocols: dict[str, Protocol]) -> dict[str, str]:
@@ -122,28 +120,6 @@ def _protocols_of(run: Finished, protocols: dict[str, Protocol]) -> dict[str, st
         return found
     adopted = ((name, protocol.adopts(run)) for name, protocol in protocols.items())
     return next(({name: source} for name, source in adopted if source is not None), {})
-
-
-def _fault(record: RunRecord, on: _Training | None, trains: bool) -> str:
-    """Say why a record is of no use for any protocol; empty if it is of use.
-
-    Args:
-        record: A finished record.
-        on: The training run behind it.
-        trains: Its folder is one of the usual layout, and not of a transfer's tests.
-    """
-    if on is None:
-        return ""
-    if record.trained_on is None and record.subsample == "all" and not (trains and record.seconds.get("train")):
-        return "it is not known what it was trained on"
-    needed = "all" if record.subsample == "all" else "base"
-    return "" if (record.trained_on or {}).get("subsample", "") in ("", needed) else _of_no_protocol(record)
-
-
-def _of_no_protocol(record: RunRecord) -> str:
-    """Say that no protocol has a test of these classes by a model of those."""
-    classes = (record.trained_on or {}).get("subsample") or "unknown"
-    return f"of no known protocol (trained on {classes} classes, tested on {record.subsample})"
 
 
 def relative_folder(place: re.Match | None, folder: Path) -> str:

@@ -6,8 +6,8 @@ It needs no network and no script.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import jinja2  # comes with torch
 

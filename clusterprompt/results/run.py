@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
 from ..record.names import dataset_key
 from ..record.protocols import Protocol
@@ -29,9 +30,11 @@ METHODS = (
 
 
 class Method(NamedTuple):
-    """What a row of a table is about.
+    """A method with its settings: a row of a table.
 
     Attributes:
+        trainer: Name of the method.
+        backbone: Name or file of the CLIP.
         cfg: Name of the trainer's yaml, from the folder; empty if the folder is not one of the usual layout.
         shots: 0 for zero-shot.
         folder: The part of the path before the usual layout, below the folder that was asked for; empty for that folder

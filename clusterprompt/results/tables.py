@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Iterable, Mapping, NamedTuple, Sequence
+from typing import NamedTuple
 
 from ..record.names import dataset_key, shots_label
 from ..record.protocols import DATASETS, Derived, Protocol, all_protocols
@@ -171,7 +172,7 @@ class _TableMaker:
         for method, own in grouped(runs, self._row_of).items():
             by_column = grouped(own, lambda run: column_of(protocol, run))
             values = {name: _by_seed(by_column[name]) for name in columns if name in by_column}
-            if protocol.transfers and set(values) <= {data}:
+            if set(values) <= ({data} if protocol.transfers else set()):  # nothing, or the source only
                 continue
             row = Row(method, _seeds(values.values()), values, own)
             seeds = {column: len(of_column) for column, of_column in values.items()}
@@ -250,7 +251,7 @@ class _TableMaker:
         return run.method._replace(shots=0) if self.protocol.shots_are_columns else run.method
 
     def _lack(self, rows: Mapping[str, Row], columns: Sequence[str], datasets: Sequence[str]) -> str:
-        """Say why a method has no average."""
+        """Explain why a method has no average."""
         if self.protocol.shots_are_columns:
             return "no number of shots has all data sets"
         lacking = [name for name in datasets if name not in rows or not set(columns) <= set(rows[name].values)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .spec import Environment, is_drawn
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 # On drawn data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the yaml's
 # epochs, but no more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves
@@ -42,7 +45,7 @@ class Method(NamedTuple):
     settings: tuple[str, ...] = ()
 
 
-def method(cls: type, dataset: str) -> Method:
+def method(cls: type[PromptTrainer], dataset: str) -> Method:
     """Return how a method is run on a data set; the environment's EPOCHS come first.
 
     Args:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
+from typing import TYPE_CHECKING
 
 from ..record.names import dataset_key
 from ..record.protocols import Protocol, Request, all_protocols
 from .budget import method
 from .plan import Job, plan
 from .spec import check_dataset, find_config, is_drawn, trainer_config
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Campaign:
     """
 
     protocols: Sequence[Protocol]
-    trainers: Sequence[type]
+    trainers: Sequence[type[PromptTrainer]]
     datasets: Sequence[str]
     source: str
     targets: Sequence[str] | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Sequence
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -63,14 +64,21 @@ class Environment(NamedTuple):
         Raises:
             ValueError: EPOCHS or SHOTS is not a number from 1 on.
         """
-        numbers = {}
-        for name in ("EPOCHS", "SHOTS"):
+
+        def number(name: str) -> int | None:
             value = environ.get(name) or ""
             if value and not re.fullmatch("[1-9][0-9]*", value):
                 raise ValueError(f"the environment's {name} is {value!r}; it takes a number from 1 on")
-            numbers[name.lower()] = int(value) if value else None
-        words = {name: environ.get(name.upper()) or "" for name in ("data", "output", "backbone", "cfg")}
-        return cls(**words, **numbers)
+            return int(value) if value else None
+
+        return cls(
+            data=environ.get("DATA") or "",
+            output=environ.get("OUTPUT") or "",
+            backbone=environ.get("BACKBONE") or "",
+            epochs=number("EPOCHS"),
+            shots=number("SHOTS"),
+            cfg=environ.get("CFG") or "",
+        )
 
 
 def home() -> Path:

@@ -7,9 +7,10 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from .. import __version__, config, dassl_compat, registration
 from ..record import folder as run_folder
@@ -169,9 +170,14 @@ def _console() -> Iterator[Any]:
         mute()
         log, sys.stdout = sys.stdout, console
         if log is not console:
-            log.console = io.StringIO()  # type: ignore[attr-defined]  # real Dassl's logger closes it when it is deleted
-            if getattr(log, "file", None):
-                log.file.close()  # type: ignore[attr-defined]
+            _close_log(log)
+
+
+def _close_log(log: Any) -> None:
+    """Close the file of a logger of Dassl, and keep the console from real Dassl's, which closes it when deleted."""
+    log.console = io.StringIO()
+    if getattr(log, "file", None):
+        log.file.close()
 
 
 class _Tee:

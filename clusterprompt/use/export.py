@@ -142,7 +142,7 @@ class Tower(nn.Module):
 
     def __init__(self, trainer: PromptTrainer):
         super().__init__()
-        self.visual, self.learner, self.trainer = vision_tower(trainer.clip), trainer.learner, trainer
+        self.image_tower, self.learner, self.trainer = vision_tower(trainer.clip), trainer.learner, trainer
         self.register_buffer("text_features", trainer.text_features().float())
         self.register_buffer("scale", logit_scale(trainer.clip))
 

@@ -7,14 +7,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import made_runs
 import pytest
 
 from clusterprompt.commands import results as results_command
+from clusterprompt.record import protocols
 from clusterprompt.record.protocols import Leg, all_protocols
 from clusterprompt.results.runs import collect_runs
+from clusterprompt.results.tables import build
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ELEVEN = (
@@ -493,3 +496,109 @@ def test_nothing_to_show(results, tmp_path, capsys, words, message):
     assert message in capsys.readouterr().err
     assert results.main([str(tmp_path / "missing")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------ folders of others
+
+
+def test_runs_of_a_host_go_by_content(rows, tmp_path):
+    """Catches: runs that a host's checkout wrote to folders of its own, with data sets of its own, passed over or taken
+    for few-shot.
+    """
+    host = tmp_path / "CoOp" / "evaluation"
+    for seed in (1, 2):
+        for part, accuracy in (("base", 80.0), ("new", 60.0)):
+            content = made_runs.record("TAC", "HostPets", part, seed, accuracy + seed, root="/host/data")
+            made_runs.write(host / "my_tac" / f"{part}-s{seed}", content)
+    made_runs.write(tmp_path / "src", made_runs.record("TAC", "ImageNet", "all", 1, 70.0))
+    made_runs.write(tmp_path / "tgt", made_runs.record("TAC", "HostPets", "all", 1, 50.0, trained_on="ImageNet"))
+    found = {(row["protocol"], row["data"], row["column"]): float(row["mean"]) for row in rows()}
+    assert found["base2new", "HostPets", "base"] == 81.5 and found["base2new", "HostPets", "new"] == 61.5
+    assert found["cross_dataset", "ImageNet", "HostPets"] == 50 and found["cross_dataset", "ImageNet", "ImageNet"] == 70
+    assert "few_shot" not in {protocol for protocol, *_ in found}
+
+
+def test_some_folders_only(tmp_path):
+    """Catches: a short table that counts runs nobody asked for, or that stops because one of them is not there yet."""
+    made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
+    asked = {folder.parent for folder in tmp_path.rglob("seed[12]/result.json")} | {tmp_path / "not yet"}
+    assert {run.seed for run in collect_runs(tmp_path, only=asked).runs} == {1, 2}
+    assert collect_runs(tmp_path, only={tmp_path / "not yet"}).runs == []
+
+
+def test_default_folder(results, tmp_path, capsys, monkeypatch):
+    """Catches: a command that asks for the folder although all runs are written to one place."""
+    made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
+    monkeypatch.setenv("OUTPUT", str(tmp_path))
+    assert results.main([]) == 0 and "Base to new, Shapes" in capsys.readouterr().out
+
+
+def test_tables_open_fast():
+    """Catches: seconds of imports, of torch and what needs it, before a table."""
+    code = "import sys, clusterprompt.commands.results as r; r.build_parser(); print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+    assert "clusterprompt.results.tables" in loaded
+    assert not loaded & {"torch", "sklearn", "matplotlib", "dassl", "clip", "clusterprompt.trainers"}
+
+
+# ------------------------------------------------------------- a new protocol
+
+TOY = '''
+from clusterprompt.record.protocols import Derived, Leg, Protocol
+from clusterprompt.record.statistics import Summary
+
+
+class Toy(Protocol):
+    """Trained and tested on the rare classes only."""
+
+    name = "toy"
+    title = "Rare classes"
+    convention = "Twice is twice the accuracy."
+    order = 2.5
+    headline = "twice"
+    charts = ("bars",)
+
+    def legs(self, request):
+        return [Leg("toy/rare", request.dataset, "rare", request.shots, "rare")]
+
+    def source_of(self, run):
+        return run.dataset if run.classes == "rare" else None
+
+    def column(self, dataset, classes, shots):
+        return classes
+
+    def derived(self, columns, data):
+        return [Derived("twice", lambda values, interval: Summary(2 * sum(values["rare"].values()) / 2))]
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A protocol in a file of its own, and two runs of it."""
+    (tmp_path / "protocol").mkdir()
+    (tmp_path / "protocol" / "toy_protocol.py").write_text(TOY)
+    monkeypatch.setattr(protocols, "__path__", [*protocols.__path__, str(tmp_path / "protocol")])
+    for seed, accuracy in ((1, 20.0), (2, 30.0)):
+        folder = Leg("toy/rare", "birds", "rare", 16, "").folder(tmp_path, "TAC", "toycfg", seed)
+        made_runs.write(folder, made_runs.record("TAC", "Birds", "rare", seed, accuracy))
+    yield tmp_path
+    sys.modules.pop("clusterprompt.record.protocols.toy_protocol", None)
+    vars(protocols).pop("toy_protocol", None)
+
+
+def test_a_protocol_is_one_file(toy, printed, rows):
+    """Catches: a protocol that needs a line in the tables, the formats or the command besides its own file."""
+    table = printed()
+    assert "Rare classes, Birds, 16 shots, ViT-B/16" in table and "Twice is twice the accuracy." in table
+    assert re.search(r"method +seeds +rare +twice\n.*\nTAC +1, 2 +25.00 \+- 5.00 +50.00\n", table)
+    (row, _) = rows("--protocol", "toy")
+    assert (row["protocol"], row["column"], row["cfg"], float(row["mean"])) == ("toy", "rare", "toycfg", 25.0)
+
+
+def test_charts_of_a_protocol(toy):
+    """Catches: charts chosen by the names of known protocols."""
+    pytest.importorskip("matplotlib")
+    from clusterprompt.results.charts import main_charts
+
+    (chart,) = main_charts(build(collect_runs(toy).runs, None)[0])
+    assert chart.name == "toy_birds_twice" and "50.00" in chart.svg

@@ -74,4 +74,4 @@ def test_a_new_protocol_is_one_file(toy, calls, output, capsys):
     said = capsys.readouterr().out
     assert "Half to whole" in said
     row = next(line for line in said.splitlines() if line.startswith("CoOp "))
-    assert all(f"{value:.1f}" in row for value in (*accuracies.values(), 20.0))
+    assert all(f"{value:.1f}" in row for value in (*accuracies.values(), 20.0)), said

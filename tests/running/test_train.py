@@ -354,7 +354,7 @@ def test_bad_input(train, command, capsys, words, message):
     [
         (
             "OPTIM:\n  MAX_EPOCS: 3\n",
-            "unknown config key 'OPTIM.MAX_EPOCS'. Did you mean 'OPTIM.MAX_EPOCH'? It stands in mine.yaml.",
+            "unknown config key 'OPTIM.MAX_EPOCS'. Did you mean 'OPTIM.MAX_EPOCH'? (in mine.yaml)",
         ),
         ("OPTIM:\n  MAX_EPOCH: 'many'\n", "mine.yaml: "),
         ("OPTIM: [\n", "mine.yaml is not valid yaml"),

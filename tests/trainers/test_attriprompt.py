@@ -30,9 +30,7 @@ def towers(request, tmp_path_factory):
 
 
 def slow_prompts(trainer, images):
-    """The prompts of every image by hand: stock blocks, one image, one layer and one cluster at a time; (B, L, E, D)
-    and the distance.
-    """
+    """Compute the prompts of every image by hand, with stock blocks and loops; (B, L, E, D) and the distance."""
     clip, pool, s = trainer.clip, trainer.learner, trainer.settings
     seen = []
     hooks = [
@@ -130,7 +128,7 @@ def test_evaluation_against_a_slow_loop(towers, build):
 
 
 def test_streams_reduce_to_info_nce(build):
-    """With distinct labels the text-to-image stream is plain InfoNCE; with one label it wants the uniform distribution."""
+    """With distinct labels the text-to-image stream is plain InfoNCE; with one label the target is uniform."""
     trainer = build("AttriPrompt")
     image, text = unit(torch.randn(3, 128)), unit(torch.randn(3, 8, 128))
     labels = torch.tensor([4, 0, 6])
@@ -182,9 +180,7 @@ def test_layer_mapping(text, vision, expected):
 
 
 def test_keys_start_from_the_data(build):
-    """Each key is near some centroid, the seed decides alone, no global random state moves, and training resumes with
-    learned keys.
-    """
+    """Catches: keys that other things than seed and data decide, or that change random state; lost on resuming."""
     first, second = build("AttriPrompt"), build("AttriPrompt")
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first.start_keys()

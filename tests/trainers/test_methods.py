@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from clusterprompt import convert
 from clusterprompt.clip_patches.loading import tokenize
 from clusterprompt.trainers.base import unit
 from clusterprompt.trainers.parts.averaging import WeightAverage
 from clusterprompt.trainers.parts.feature_cache import FeatureCache
-from clusterprompt.use import convert
 
 DESCRIPTIONS = {"face": ["a head.", "eyes and a mouth."], "leopard": ["a cat with dots."]}
 
@@ -55,9 +55,7 @@ def test_class_specific_context_does_not_fit_other_classes(build, tmp_path):
 
 
 def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_path):
-    """Catches: contexts of other classes, or of the same in another order, loaded in silence because there are as many
-    of them.
-    """
+    """Catches: contexts of as many other classes, or of the same in another order, loaded in silence."""
     own = ("TRAINER.COOP.CSC", True, "TRAINER.COOP.N_CTX", 4)
     trainer = build("CoOp", *own, output=tmp_path / "run")
     trainer.save_model(0, str(tmp_path / "run"))
@@ -89,9 +87,7 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
 
 
 def test_tac_resumes_to_the_same_weights(build, tmp_path):
-    """An interrupted run that goes on must end with the very weights of an uninterrupted one, its average of epochs
-    included.
-    """
+    """Catches: a resumed run that ends with other weights than an uninterrupted one, its average included."""
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1)
     whole = build("TAC", *options, output=tmp_path / "whole")
     whole.train()

@@ -65,8 +65,8 @@ def test_clusters_are_the_trainers(build):
     pictures, trainer = load(), build("AttriPrompt", "TRAINER.ATTRIPROMPT.TOP_K", 2)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        labels, chosen = pictures.look(trainer, images)
-        expected = trainer.learner(trainer.see(images)[1]).chosen
+        labels, chosen = pictures.retrieve(trainer, images)
+        expected = trainer.learner(trainer.encode_images(images)[1]).chosen
     assert torch.equal(chosen.flatten(2), expected) and labels.shape == (3, 2, 16)
     sizes = torch.stack([(labels == c).sum(-1) for c in range(4)], -1)
     assert bool((sizes.sort(dim=-1, descending=True).values == sizes).all())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, ClassVar, Mapping, NamedTuple, Sequence
+from typing import ClassVar, NamedTuple
 
 from ..names import dataset_key, dataset_label
 from ..statistics import BySeed, Summary
@@ -83,6 +84,7 @@ class Finished(NamedTuple):
         place: Leading folders of the usual layout, such as ``xd/train``; empty elsewhere.
         moved: The model was trained on another data set than the one tested.
         is_source: The model was also tested on another data set.
+        trained_classes: Classes trained on; empty for zero-shot, and where the record does not say.
     """
 
     dataset: str
@@ -91,6 +93,12 @@ class Finished(NamedTuple):
     place: str
     moved: bool
     is_source: bool
+    trained_classes: str = ""
+
+    @property
+    def is_of_all_classes(self) -> bool:
+        """Whether it was trained and tested on all classes."""
+        return self.classes == "all" and self.trained_classes in ("", "all")
 
 
 class Derived(NamedTuple):

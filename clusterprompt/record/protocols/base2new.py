@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..names import dataset_label
 from ..statistics import base_to_new
@@ -37,7 +37,8 @@ class Base2New(Protocol):
 
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""
-        return run.dataset if run.classes in ("base", "new") and not run.moved else None
+        fits = run.classes in ("base", "new") and run.trained_classes in ("", "base")
+        return run.dataset if fits and not run.moved else None
 
     def column(self, dataset: str, classes: str, shots: int) -> str:
         """See :meth:`Protocol.column`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..names import dataset_label, shots_label
 from .base import Finished, Leg, Protocol, Request
@@ -36,16 +36,15 @@ class FewShot(Protocol):
 
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""
-        if run.classes != "all" or run.moved:
-            return None
-        if run.place.startswith("few_shot"):
-            return run.dataset
-        trained_here = run.trained_on is not None and not run.place.startswith("xd") and not run.is_source
-        return run.dataset if trained_here else None
+        return run.dataset if run.place.startswith("few_shot") and self._fits(run) else None
 
     def adopts(self, run: Finished) -> str | None:
-        """Take zero-shot runs that are in no transfer."""
-        return run.dataset if run.classes == "all" and run.trained_on is None else None
+        """Take runs outside the usual layout, and zero-shot runs that are in no transfer."""
+        return run.dataset if self._fits(run) else None
+
+    @staticmethod
+    def _fits(run: Finished) -> bool:
+        return run.is_of_all_classes and not run.moved
 
     def column(self, dataset: str, classes: str, shots: int) -> str:
         """See :meth:`Protocol.column`."""

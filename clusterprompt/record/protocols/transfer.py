@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ..names import dataset_key, dataset_label
 from ..statistics import summarise
@@ -39,7 +40,7 @@ class _Transfer(Protocol):
 
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""
-        if run.classes != "all":
+        if not run.is_of_all_classes:
             return None
         if run.trained_on is not None and run.moved:
             return run.trained_on if spelled_like(run.dataset, self.targets(run.trained_on)) else None
@@ -118,7 +119,7 @@ class CrossDataset(_Transfer):
 
     def adopts(self, run: Finished) -> str | None:
         """Take the tests on targets that no protocol lists."""
-        return run.trained_on if run.moved and run.classes == "all" else None
+        return run.trained_on if run.moved and run.is_of_all_classes else None
 
 
 class DomainGeneralisation(_Transfer):
