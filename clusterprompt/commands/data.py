@@ -11,10 +11,6 @@ could not be completed), or an image is damaged; 2 wrong usage.
 from __future__ import annotations
 
 import argparse
-<<<<<<< HEAD
-=======
-import os
->>>>>>> main
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING

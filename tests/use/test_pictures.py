@@ -27,7 +27,7 @@ def run(build, tmp_path):
         trainer = build(name, *pairs, output=folder)
         if trained:
             trainer.save_model(0, str(folder))
-        trainer.write_result()
+        trainer.recorder.write()
         return folder
 
     return make
