@@ -10,6 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs" / "trainers"
 
@@ -176,13 +178,42 @@ def words(trainer, root, out, half, *more):
     ]
 
 
-def test_two_lines_in_a_checkout(tmp_path, caltech_root):
-    """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a
-    data set without template or digest that our trainers cannot take, checkpoints that their --model-dir does not
-    reach."""
+@pytest.fixture
+def host(tmp_path):
+    """A checkout with two of our lines in its train.py."""
     for name, text in HOST.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
+    return tmp_path
+
+
+def in_host(host, *command, **environment):
+    """Run a Python command line in the checkout; return what it prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OUTPUT": "", "CLUSTERPROMPT_HOME": "", **environment}
+    ran = subprocess.run([sys.executable, *command], cwd=host, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_our_commands_in_a_checkout(host, caltech_root):
+    """Catches: an edited clip, or folders called trainers and datasets, that our commands take for their own; results
+    that land in another checkout than the one they were started in.
+    """
+    words = "run --protocol base2new --trainers CoOp --datasets caltech101 --seeds 1 USE_CUDA False".split()
+    small = {"DATA": str(caltech_root), "BACKBONE": "tiny", "EPOCHS": "1", "SHOTS": "2"}
+    said = in_host(host, "-m", "clusterprompt", *words, "DATALOADER.NUM_WORKERS", "0", **small)
+    assert "Base to new, Caltech101" in said
+    assert (host / "output/base2new/test_new/caltech101/shots_2/CoOp/basetonovel/seed1/result.json").is_file()
+    assert "Base to new, Caltech101" in in_host(host, "-m", "clusterprompt", "results", "output")
+
+
+@pytest.mark.slow
+def test_two_lines_in_a_checkout(host, caltech_root):
+    """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a
+    data set without template or digest that our trainers cannot take, checkpoints that their --model-dir does not
+    reach."""
+    tmp_path = host
     session = [
         words("TAC", caltech_root, "tac", "base"),
         words("TAC", caltech_root, "tac_new", "new", "--eval-only", "--model-dir", "tac"),
@@ -213,5 +244,7 @@ def test_two_lines_in_a_checkout(tmp_path, caltech_root):
         new["trained_on"] == tac["trained_on"] == {"dataset": "Caltech101", "subsample": "base", "shots": 2, "seed": 1}
     )
     assert len(tac["history"]) == len(attriprompt["history"]) == 1 and (tmp_path / "tac" / "predictions.csv").is_file()
+    table = in_host(host, "-m", "clusterprompt", "results", ".", "--format", "csv")  # their folders, of their own names
+    assert "TAC,new," in table.replace(" ", "") or "TAC" in table
     with open(tmp_path / "shot_2-seed_1.pkl", "rb") as file:
         assert len(pickle.load(file)["train"]) == 10

@@ -138,7 +138,7 @@ class Tower(nn.Module):
     """A trainer's image tower and class texts as one module: images to normalised features and logits."""
 
     text_features: Tensor
-    logit_scale: Tensor
+    scale: Tensor
 
     def __init__(self, trainer: PromptTrainer):
         super().__init__()

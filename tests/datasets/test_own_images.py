@@ -15,13 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clusterprompt.commands import base2new as base2new_command
 from clusterprompt.commands import train
 from clusterprompt.datasets import own_images
 from clusterprompt.datasets.image_csv import ImageCSV
 from clusterprompt.datasets.image_folder import ImageFolder
-from clusterprompt.running.train import make_cfg
-from clusterprompt.running.train import train as run_training
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BLUEBIRD, GROWN, FRENCH = "blaue Meise", "Grünspecht", "Pic épeiche"
@@ -519,12 +516,14 @@ def test_no_table(tmp_path, load, cfg_for):
 
 @pytest.fixture
 def base2new(monkeypatch, clip_file, tmp_path):
-    """``clusterprompt base2new`` in an environment for a run of a second."""
+    """`clusterprompt base2new` in an environment for a run of a second."""
     for key, value in {"BACKBONE": clip_file, "EPOCHS": 1, "SHOTS": 2, "OUTPUT": tmp_path / "out", "DATA": ""}.items():
         monkeypatch.setenv(key, str(value))
     monkeypatch.delenv("CFG", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return base2new_command
+    from clusterprompt.commands import base2new
+
+    return base2new
 
 
 def write_yaml(path, **settings):
@@ -548,9 +547,7 @@ def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
     words = ["--trainer", "TAC", "--dataset", str(own), "--seed", "1", "DATALOADER.NUM_WORKERS", "0"]
     assert base2new.main(words) == 0
     said = capsys.readouterr().out
-    assert re.search(r"trainer +dataset +seed +base +new +HM\s", said) and re.search(
-        r"TAC +mybirds +1( +\d+\.\d\d){3}", said
-    )
+    assert re.search(r"TAC +mybirds +1( +\d+\.\d\d){3}", said)  # base, new, HM
     run = tmp_path / "out" / "base2new" / "train_base" / "mybirds" / "shots_2" / "TAC" / "basetonovel" / "seed1"
     result = read(run / "result.json")
     assert result["classnames"] == [GROWN, FRENCH] and result["n_test"] == 6
@@ -560,9 +557,11 @@ def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
     assert "DATASET.ROOT" in capsys.readouterr().err
 
 
-def cfg_of(words):
-    """The config of a command line of ``clusterprompt train``."""
-    return make_cfg(train.train_options(train.parse(words)))
+def root_of(words):
+    """The data root that a command line of `clusterprompt train` takes."""
+    from clusterprompt.running.train import make_cfg
+
+    return make_cfg(train.train_options(train.parse(words))).DATASET.ROOT
 
 
 def test_root_of_a_yaml(tmp_path, monkeypatch):
@@ -577,10 +576,10 @@ def test_root_of_a_yaml(tmp_path, monkeypatch):
         "--dataset-config-file",
         str(yaml),
     ]
-    assert cfg_of(words).DATASET.ROOT == "/from/yaml"
-    assert cfg_of([*words, "--root", "/from/option"]).DATASET.ROOT == "/from/option"
+    assert root_of(words) == "/from/yaml"
+    assert root_of([*words, "--root", "/from/option"]) == "/from/option"
     write_yaml(yaml, NAME="ImageFolder")
-    assert cfg_of(words).DATASET.ROOT == "/from/environment"
+    assert root_of(words) == "/from/environment"
 
 
 @pytest.mark.parametrize(
@@ -607,10 +606,10 @@ def test_template(birds, base2new, capsys, template, works, tmp_path):
         "DATALOADER.NUM_WORKERS",
         "0",
     ]
+    assert train.main(words) == (0 if works else 2)
     if works:
-        assert run_training(train.train_options(train.parse(words))).template == template
+        assert read(tmp_path / "zs" / "result.json")["template"] == template
     else:
-        assert train.main(words) == 2
         assert "should hold {} once" in capsys.readouterr().err
 
 
@@ -633,7 +632,7 @@ def test_an_image_that_breaks_later(birds, base2new, capsys):
         "DATALOADER.NUM_WORKERS",
         "0",
     ]
-    assert train.main([*words, "--no-train"]) == 0
+    train.main([*words, "--no-train"])
     for path in (birds / GROWN).iterdir():
         path.write_bytes(path.read_bytes()[:300])
     assert train.main([*words, "--overwrite"]) == 2
