@@ -94,12 +94,7 @@ class PromptDataset(DatasetBase):
         self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
         self.fewshot_digest = self.fewshot_digests["train"]
         if cfg.VERBOSE:
-            name, fewshot = type(self).__name__, num_shots >= 1 and not self.test_only
-            what = f"{num_shots} shots, seed {cfg.SEED}" if fewshot else "all images"
-            verdict = canonical.verdict(name, num_shots, cfg.SEED, self.fewshot_digests) if fewshot else ""
-            logger.info(
-                "%s, %s: digest of the training list %s%s", name, what, self.fewshot_digest, verdict and f" ({verdict})"
-            )
+            self._log_sample(num_shots, cfg.SEED)
 
         if not self.test_only:
             train, val, test = subsample_classes(train, test if val is None else val, test, subsample=subsample)
@@ -179,6 +174,15 @@ class PromptDataset(DatasetBase):
         if differ:
             what = f"{type(self).__name__} in {self.dataset_dir}"
             logger.warning("%s has %s: results will not compare with published ones", what, ", ".join(differ))
+
+    def _log_sample(self, num_shots: int, seed: int) -> None:
+        """Log the digest of the training list, and which of CoOp's samples it is."""
+        name, fewshot = type(self).__name__, num_shots >= 1 and not self.test_only
+        what = f"{num_shots} shots, seed {seed}" if fewshot else "all images"
+        verdict = canonical.verdict(name, num_shots, seed, self.fewshot_digests) if fewshot else ""
+        logger.info(
+            "%s, %s: digest of the training list %s%s", name, what, self.fewshot_digest, verdict and f" ({verdict})"
+        )
 
     def _way_out(self) -> str:
         """Say where the files come from; the end of errors about missing ones."""

@@ -34,7 +34,7 @@ PATTERNS = TEXTURES + ("zigzag", "gridded")  # the last two only ever fill a who
 
 @dataclass(frozen=True)
 class Figure:
-    """What there is to see: one kind of figure, ``count`` times; without a shape, a pattern that fills the picture."""
+    """The content of a picture: one kind of figure, ``count`` times; without a shape, a pattern that fills it."""
 
     shape: str | None
     colour: str
@@ -44,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Style:
-    """How it is drawn. Every pair is a range from which each picture takes its own value."""
+    """The manner of drawing. Every pair is a range from which each picture takes its own value."""
 
     radius: tuple[float, float] = (17, 26)  # of the figure, in pixels
     rotation: float = 20  # degrees either way

@@ -70,7 +70,7 @@ class _InFolders(PromptDataset):
             path = os.path.join(folder, name)
             if not os.path.isdir(path):
                 raise FileNotFoundError(f"Folder not found: {path}. {self._way_out()}")
-            with os.scandir(path) as entries:  # says what is a file without a look at each
+            with os.scandir(path) as entries:  # tells files from folders without a further call
                 images = sorted(entry.path for entry in entries if is_image_name(entry.name) and entry.is_file())
             if not images:
                 raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_ENDINGS)}). {self._way_out()}")

@@ -69,7 +69,7 @@ class OwnImages(PromptDataset):
         """Return all images that the user gives."""
         raise NotImplementedError
 
-    def read(self):
+    def read(self) -> tuple[list, list, list]:
         """See :meth:`PromptDataset.read`; makes the split if there is none."""
         found = sorted(self.find())
         check_paths(found)
@@ -98,10 +98,11 @@ class OwnImages(PromptDataset):
         spelling = {
             nfc(item.path): item.path for item in found
         }  # a split made on macOS may spell umlauts another way than this disk
-        return tuple(
+        train, val, test = (
             self.as_datums([[spelling[nfc(path)], label, name] for path, label, name in split[part]])
             for part in ("train", "val", "test")
         )
+        return train, val, test
 
     def _place_elsewhere(self) -> str:
         """Return the split's path in the cache, for a folder of images that is read-only; named by that folder."""

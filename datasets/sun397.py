@@ -6,7 +6,7 @@ from .base import PromptDataset
 class SUN397(PromptDataset):
     """Scenes.
 
-    What tells two of a kind apart comes first in the split file's names: ``c/church/outdoor`` is "outdoor church".
+    In the split file's names the specifier comes first: ``c/church/outdoor`` is "outdoor church".
     """
 
     folder = "sun397"

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    """Convert, and print what was written."""
+    """Convert, and print a line about the file."""
     from ..use.convert import convert
 
     path, trainer, weights = convert(

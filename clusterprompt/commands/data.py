@@ -11,7 +11,6 @@ could not be completed), or an image is damaged; 2 wrong usage.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ from .options import parser_for
 if TYPE_CHECKING:
     from ..data.inventory import Inventory
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 ACTIONS = (
     ("status", "*", "show what is there, what is missing, what to do (default: all data sets)"),
     ("prepare", "+", "fetch, check and unpack what is missing"),
@@ -60,10 +58,11 @@ def _run(args: argparse.Namespace) -> int:
     from .. import dassl_compat
     from ..data.inventory import chosen, look
     from ..data.prepare import prepare
+    from ..running.spec import data_root
 
     dassl_compat.prepare()
     data_sets = chosen(dict.fromkeys(args.names))
-    root = Path(os.path.expandvars(args.root or _default_root())).expanduser().absolute()
+    root = Path(data_root(args.root)).absolute()
     if args.action == "prepare":
         return 0 if prepare(data_sets, root) else 1
     found = [look(name, cls, root) for name, cls in data_sets.items()]
@@ -75,14 +74,8 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if sum([_verify(inventory) for inventory in there]) else 0
 
 
-def _default_root() -> str | Path:
-    """Return the folder of the data sets where none is named: the environment's DATA, else the checkout's ``data``."""
-    default = CHECKOUT / "data" if (CHECKOUT / "train.py").is_file() else Path("data")
-    return os.environ.get("DATA") or default
-
-
 def _show_status(found: list[Inventory], root: Path, named: bool) -> int:
-    """Print what is there; return 1 if a data set that was named is not complete."""
+    """Print the table of the data sets; return 1 if one that was named is not complete."""
     print(f"Data root: {root}{'' if root.is_dir() else ' (does not exist yet)'}\n")
     print(table(found))
     if any(inventory.next_step.startswith("prepare") for inventory in found):
@@ -91,7 +84,7 @@ def _show_status(found: list[Inventory], root: Path, named: bool) -> int:
 
 
 def table(found: Sequence[Inventory]) -> str:
-    """Return what was found as a table."""
+    """Return the inventories as a table."""
     from tabulate import tabulate
 
     rows = [

@@ -41,14 +41,12 @@ def guarded(work: Callable[[], int | None], *, with_traceback: bool = False, go_
         code = work() or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        if not reader_is_gone():  # another pipe broke
-            raise
-        return 0
     except KeyboardInterrupt:
         print(f"\ninterrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            return 0
         if not is_user_error(error):
             raise
         if with_traceback:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
-    """Export, and print what was written."""
+    """Export, and print a sentence about the file."""
     from ..use.export import export
 
     print(export(args.run, args.out, args.classes, args.backbone))

@@ -1,8 +1,8 @@
-"""Prepare the data sets: what is there, fetch the rest, open every image. ``clusterprompt data --help``.
+"""Show, fetch and check the data sets. ``clusterprompt data --help``.
 
-sources     where each file comes from, its checksum, and what is taken out of an archive
+sources     addresses, checksums, and the entries to take out of an archive
 fetch       one download: resumed, checked, never half there
 unpack      one archive: refused if it reaches outside, all or nothing
-inventory   what is there and what is missing
+inventory   which files are there, which are missing
 prepare     the three above, until a data set is complete
 """

@@ -1,7 +1,7 @@
 """One download: resumed where it broke off, checked, and under its own name only when it is whole.
 
-What has arrived lies in ``<name>.part``. torchvision's downloader starts over when a connection breaks and takes a
-login page for the file, which with archives of gigabytes is not enough.
+The part that has arrived is kept in ``<name>.part``. torchvision's downloader starts over when a connection breaks and
+takes a login page for the file; for archives of gigabytes that is not enough.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def fetch(urls: Sequence[str], target: Path, checksum: str = "") -> None:
 
     Raises:
         FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next
-            call goes on there; a file with a wrong checksum is put aside as ``<name>.wrong``.
+            call goes on there; a file with a wrong checksum is renamed to ``<name>.wrong``.
     """
     failures = []
     for url in urls:
@@ -68,7 +68,7 @@ def fetch(urls: Sequence[str], target: Path, checksum: str = "") -> None:
         aside = target.with_name(target.name + ".wrong")
         os.replace(part, aside)
         failures.append(
-            f"{_shown(url)} is another file, or was damaged on the way: {wrong}. It was put aside as {aside}."
+            f"{_shown(url)} is another file, or was damaged on the way: {wrong}. It was renamed to {aside}."
         )
     raise FetchError("\n".join(failures))
 

@@ -31,7 +31,7 @@ class Inventory:
         folder, image_folder: Where they are, or should be.
         source: Where the files come from.
         drawn: The data set draws itself when it is first used.
-        problems: What is missing or differs, in words; nothing if the data set is complete.
+        problems: Missing or differing files, in words; empty if the data set is complete.
         classes: Number of classes listed; None where the lists cannot be read.
         counts: Number of images listed, by part.
         images: Paths of the image files in ``image_folder``, relative to it.
@@ -65,7 +65,7 @@ class Inventory:
 
     @property
     def next_step(self) -> str:
-        """What to do, in a few words; "" if nothing."""
+        """The next step for the user, in a few words; "" if none is needed."""
         if self.complete:
             return ""
         if not (self.source.lists or self.source.archives):

@@ -1,4 +1,4 @@
-"""Complete a data set: fetch what is missing, unpack it into CoOp's layout, tell the steps that need a hand."""
+"""Complete a data set: fetch what is missing, unpack it into CoOp's layout, print the steps to do by hand."""
 
 import shutil
 from collections.abc import Callable, Sequence

@@ -34,7 +34,7 @@ class Source:
 
     Attributes:
         lists: Split files and class names; they go into the data set's folder as they are.
-        archives: What the images are unpacked from.
+        archives: Archives of the images.
         by_hand: Steps to go where something cannot be fetched, with ``{folder}`` and ``{root}`` to fill in.
     """
 

@@ -29,7 +29,7 @@ def unpack(archive: Path, folder: Path, take: dict[str, str], inner: str = "") -
     Args:
         archive: A zip, or a tar with any compression.
         folder: The data set's folder.
-        take: Path in the archive -> path below ``folder``, for what is to be kept.
+        take: Path in the archive -> path below ``folder``, for each entry to keep.
         inner: An archive in the archive, from which to take them.
 
     Raises:
@@ -121,7 +121,7 @@ def _check_name(name: str) -> None:
 
 
 def _need(path: Path, archive: Path) -> None:
-    """Raise UnpackError, with what there is instead, unless an unpacked path exists."""
+    """Raise UnpackError, naming the files that were found instead, unless an unpacked path exists."""
     if not path.exists():
         top = path
         while not top.exists():

@@ -1,1 +1,1 @@
-"""What to do with a trained run: classify, export, convert, look at."""
+"""Use a trained run: classify, export, convert, draw."""

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import __version__, load_run
+from .. import __version__
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import logit_scale, vision_tower
 from ..record.files import atomic_path, write_bytes
+from .classifier import load_run
 
 if TYPE_CHECKING:
     from ..trainers.base import PromptTrainer
@@ -44,7 +45,7 @@ def export(run: str | Path, out: str | Path, classes: Sequence[str] | None = Non
         classes, backbone: See :func:`clusterprompt.load_run`.
 
     Returns:
-        What was written, in a sentence.
+        A sentence about the file that was written.
 
     Raises:
         ValueError: Another ending, or a method that cannot be written so.
@@ -137,7 +138,7 @@ class Tower(nn.Module):
     """A trainer's image tower and class texts as one module: images to normalised features and logits."""
 
     text_features: Tensor
-    logit_scale: Tensor
+    scale: Tensor
 
     def __init__(self, trainer: PromptTrainer):
         super().__init__()

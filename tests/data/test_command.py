@@ -85,9 +85,7 @@ def test_document_fits_the_data_sets():
             if url.startswith("drive:")
         ]
         assert all(f"https://drive.google.com/file/d/{file_id}/view" in text for file_id in drive)
-        assert any(
-            line.startswith("`python -m") or "`python -m" in line for line in text.splitlines() if f" {name}" in line
-        ), name
+        assert any("`clusterprompt data " in line for line in text.splitlines() if f" {name}" in line), name
 
 
 def sort_cars(cls, folder: Path, rows: dict):

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -545,11 +546,13 @@ def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
     )
     words = ["--trainer", "TAC", "--dataset", str(own), "--seed", "1", "DATALOADER.NUM_WORKERS", "0"]
     assert base2new.main(words) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"TAC +mybirds +1( +\d+\.\d\d){3}", said)  # base, new, HM
     run = tmp_path / "out" / "base2new" / "train_base" / "mybirds" / "shots_2" / "TAC" / "basetonovel" / "seed1"
     result = read(run / "result.json")
     assert result["classnames"] == [GROWN, FRENCH] and result["n_test"] == 6
     assert result["config"]["DATASET"]["TEMPLATE"] == template
-    assert "hand-written templates" not in capsys.readouterr().out  # the descriptions were used
+    assert "hand-written templates" not in said  # the descriptions were used
     assert base2new.main([*words[:-2], "--root", str(write_birds(tmp_path / "others")), *words[-2:]]) == 2
     assert "DATASET.ROOT" in capsys.readouterr().err
 
