@@ -10,6 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs" / "trainers"
 
@@ -176,6 +178,7 @@ def words(trainer, root, out, half, *more):
     ]
 
 
+@pytest.mark.slow
 def test_two_lines_in_a_checkout(tmp_path, caltech_root):
     """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a
     data set without template or digest that our trainers cannot take, checkpoints that their --model-dir does not

@@ -188,6 +188,7 @@ def call(base2new, *words, trainer="CoOp", dataset="caltech101"):
     )
 
 
+@pytest.mark.slow
 def test_base_to_new(base2new, parser, world, capsys):
     """Catches: folders that the family's scripts do not find, halves mixed up, a log that is not parsed, a second call
     that trains again.

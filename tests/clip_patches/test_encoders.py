@@ -52,6 +52,7 @@ def test_vision_against_plain(clip, depth, images, masked):
     assert_same(encoders.encode_image(clip, x, prompts, mask), plain.encode_image(clip, x, prompts, mask), prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slot", [1, 2, 5, 6, 7])
 @pytest.mark.parametrize("images", [None, 3])
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
@@ -64,6 +65,7 @@ def test_text_against_plain(clip, depth, images, slot):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slot", [1, 5, 6])
 @pytest.mark.parametrize("images", [None, 1, 2])
 @pytest.mark.parametrize("given", ["p-c", "pc-", "pcp", "c", "cpc", "p-p", "ppc"])

@@ -211,6 +211,7 @@ def test_bad_environment(run, monkeypatch, capsys):
 ALL = ["--protocol", "all", "--trainers", "CoOp", "TAC", "--seeds", "1", "--shots", "1", "16"]
 
 
+@pytest.mark.slow
 def test_everything(run, calls, capsys):
     """Catches: a test before its training, a model trained once for each protocol, runs repeated, another table the
     second time.
@@ -241,6 +242,7 @@ def test_everything(run, calls, capsys):
     )
 
 
+@pytest.mark.slow
 def test_one_failure(run, calls, capsys):
     """Catches: a failure that stops the rest, hides its reason, lets its tests run, or ends with code 0."""
     calls.broken = "xd/train/shapes/shots_16/CoOp"
@@ -436,6 +438,7 @@ def test_a_run_without_accuracy(run):
 # ------------------------------------------------------------------ real runs
 
 
+@pytest.mark.slow
 def test_interrupted_twice(run, caltech_root, clip_file, monkeypatch, tmp_path, capsys):
     """Catches: other numbers after interrupts in the middle of training and between training and test than without
     them.

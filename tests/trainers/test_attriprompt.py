@@ -14,6 +14,8 @@ from clusterprompt.trainers.base import Batch, unit
 from clusterprompt.trainers.parts.feature_cache import ViewCache
 from clusterprompt.trainers.parts.prompt_pool import PromptPool, Usage, vision_layer
 
+pytestmark = pytest.mark.slow
+
 NODE = "TRAINER.ATTRIPROMPT"
 DEEP = (f"{NODE}.PROMPT_DEPTH", -1)
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

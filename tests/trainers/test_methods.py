@@ -11,6 +11,8 @@ from clusterprompt.trainers.parts.averaging import WeightAverage
 from clusterprompt.trainers.parts.feature_cache import FeatureCache
 from clusterprompt.use import convert
 
+pytestmark = pytest.mark.slow
+
 DESCRIPTIONS = {"face": ["a head.", "eyes and a mouth."], "leopard": ["a cat with dots."]}
 
 

@@ -16,6 +16,8 @@ from clusterprompt.clip_patches.loading import load_clip, tokenize
 from clusterprompt.registration import own_trainers
 from clusterprompt.use import export
 
+pytestmark = pytest.mark.slow
+
 METHODS = [cls.__name__ for cls in own_trainers()]
 CONDITIONED = {"CoCoOp", "AttriPrompt"}
 PROMPTED = {"VPT", "IVLP", "MaPLe", "PromptSRC", "TAC"}

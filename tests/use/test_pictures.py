@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 def load(name):
     return importlib.import_module(

@@ -19,6 +19,8 @@ from clusterprompt.commands import predict
 from clusterprompt.registration import own_trainers
 from clusterprompt.use.images import decoded_batches, find
 
+pytestmark = pytest.mark.slow
+
 METHODS = [cls.__name__ for cls in own_trainers()]
 NEW = ["sea horse", "stop sign", "yin yang"]
 
