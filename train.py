@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.running.train`, with CoOp's command line."""
+"""Door to `clusterprompt train`, with CoOp's command line."""
 
-from clusterprompt.running.train import main
+import sys
+
+from clusterprompt.commands.train import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,13 +1,13 @@
 """CLIP, and what prompt learning adds to it from outside.
 
-Nothing in here knows Dassl or a config: tensors and a stock OpenAI ``clip.model.CLIP`` come in, tensors go out.
+Nothing here knows Dassl or a config: tensors and a stock OpenAI ``clip.model.CLIP`` go in, tensors come out.
 
 Shape glossary, used in every docstring of the project:
 
 ====  =====================================================
 B     images in a batch (views count as images)
 C     classes
-T     text length in tokens, the inserted ones left out
+T     text length in tokens, without the inserted ones
 E     inserted prompt tokens in one layer
 P     patches of an image
 L     layers of a tower

@@ -1,15 +1,15 @@
-"""Attention masks, and one CLIP block computed for only those tokens whose new state is needed."""
+"""Attention masks, and one CLIP block computed only for the tokens whose new state is needed."""
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from .stock import Block
 
 
-def causal_mask(length: int, device=None) -> Tensor:
+def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
     """Build the mask of a text tower.
 
     Returns:
@@ -18,7 +18,7 @@ def causal_mask(length: int, device=None) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def precontext_mask(n_patches: int, n_centers: int, n_prompts: int, device=None) -> Tensor:
+def precontext_mask(n_patches: int, n_centers: int, n_prompts: int, device: torch.device | None = None) -> Tensor:
     """Build TAC's vision mask: patches do not attend to the task-aware pre-context.
 
     The tokens are ordered ``[CLS][patches][pre-context][prompts]``. CLS, the pre-context and the prompts see everything
@@ -33,7 +33,7 @@ def precontext_mask(n_patches: int, n_centers: int, n_prompts: int, device=None)
     return mask
 
 
-def keys_values(block: nn.Module, x: Tensor) -> Tuple[Tensor, Tensor]:
+def keys_values(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
     """Project tokens that are only attended to.
 
     Args:
@@ -43,23 +43,25 @@ def keys_values(block: nn.Module, x: Tensor) -> Tuple[Tensor, Tensor]:
     Returns:
         Keys and values, each (..., T, D).
     """
-    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     width = x.shape[-1]
-    return F.linear(block.ln_1(x), weight[width:], bias[width:]).chunk(2, dim=-1)
+    weight, bias = block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:]
+    k, v = F.linear(block.ln_1(x), weight, bias).chunk(2, dim=-1)
+    return k, v
 
 
-def queries_keys_values(block: nn.Module, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """Project tokens that attend and are attended to; each result (..., T, D)."""
-    return F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+def queries_keys_values(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Project tokens that attend and are attended to; three tensors, each (..., T, D)."""
+    q, k, v = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+    return q, k, v
 
 
-def queries(block: nn.Module, x: Tensor) -> Tensor:
+def queries(block: Block, x: Tensor) -> Tensor:
     """Project tokens that only attend; (..., T, D)."""
     width = x.shape[-1]
     return F.linear(block.ln_1(x), block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
 
 
-def finish_block(block: nn.Module, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+def finish_block(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attend, then add attention and MLP to the residual stream.
 
     Args:

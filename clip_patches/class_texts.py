@@ -6,17 +6,18 @@ import difflib
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .anatomy import tokenize
 from .encoders import embed_tokens, encode_text
-from .loading import tokenize
+from .stock import CLIP
 
-# Stands in for written class descriptions where the user has none.
+# Used in place of written class descriptions where the user has none.
 TEMPLATES = (
     "a photo of a {}.",
     "a picture of the {}.",
@@ -36,12 +37,12 @@ def readable(classname: str) -> str:
     return classname.replace("_", " ")
 
 
-def fill(template: str, classnames: Sequence[str]) -> List[str]:
-    """Put class names into a template with one ``{}``."""
+def fill(template: str, classnames: Sequence[str]) -> list[str]:
+    """Fill a template with each class name; it has one ``{}``."""
     return [template.format(readable(name)) for name in classnames]
 
 
-def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEMPLATES) -> List[List[str]]:
+def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
     """Write every template for every class; one list a class."""
     return [[t.format(readable(name)) for t in templates] for name in classnames]
 
@@ -56,16 +57,17 @@ def check_template(template: str) -> None:
 
 
 def read_descriptions(
-    path: Union[str, Path], dataset: str, classnames: Sequence[str], exact: bool = False
-) -> List[List[str]]:
-    """Read class descriptions from a JSON of the form ``{class name: [sentence, ...]}``; names with spaces or
-    underscores.
+    path: str | Path, dataset: str, classnames: Sequence[str], exact: bool = False
+) -> list[list[str]]:
+    """Read class descriptions from a JSON of the form ``{class name: [sentence, ...]}``.
+
+    Class names are spelled with spaces or with underscores.
 
     Args:
         path: The file, or a folder of files named ``<data set>_prompt.json``.
         dataset: Name of the data set, to find the file in a folder.
         classnames: Classes in order.
-        exact: Refuse descriptions of other classes, too.
+        exact: Also refuse descriptions of other classes.
 
     Returns:
         The sentences of each class, in the order of ``classnames``.
@@ -82,17 +84,19 @@ def read_descriptions(
             "option empty to use templates"
         )
     try:
-        table: Dict[str, List[str]] = json.loads(file.read_text(encoding="utf-8-sig"))
+        table: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(table, dict):
         raise ValueError(
-            f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, not a {type(table).__name__}"
+            f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, "
+            f"not a {type(table).__name__}"
         )
-    bad = [f"{name!r} ({_what_is_wrong(value)})" for name, value in table.items() if _what_is_wrong(value)]
+    bad = [f"{name!r} ({_fault(value)})" for name, value in table.items() if _fault(value)]
     if bad:
         raise ValueError(
-            f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class; wrong are {_first(bad)}"
+            f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class; "
+            f"wrong are {_first(bad)}"
         )
     table = {_key(name): sentences for name, sentences in table.items()}
     names = [_key(name) for name in classnames]
@@ -111,7 +115,7 @@ def read_descriptions(
 
 
 @torch.no_grad()
-def text_features(clip: nn.Module, sentences: Sequence[Sequence[str]], batch: int = 256) -> Tensor:
+def text_features(clip: CLIP, sentences: Sequence[Sequence[str]], batch: int = 256) -> Tensor:
     """Average the frozen text features of each class's sentences.
 
     Args:
@@ -123,15 +127,15 @@ def text_features(clip: nn.Module, sentences: Sequence[Sequence[str]], batch: in
         Means of the *un-normalised* features, (C, d); normalise them before use as targets.
     """
     flat = [s for group in sentences for s in group]
-    tokens = tokenize(flat)
+    tokens = tokenize(clip, flat)
     features = torch.cat([encode_text(clip, embed_tokens(clip, t)) for t in tokens.split(batch)])
     groups = features.split([len(group) for group in sentences])
     return torch.stack([group.mean(dim=0) for group in groups])
 
 
 @torch.no_grad()
-def class_anchors(clip: nn.Module, sentences: Sequence[Sequence[str]]) -> Tensor:
-    """Unit-length frozen text features of the classes, fp32, (C, d)."""
+def class_anchors(clip: CLIP, sentences: Sequence[Sequence[str]]) -> Tensor:
+    """Return the unit-length frozen text features of the classes, fp32, (C, d)."""
     return F.normalize(text_features(clip, sentences).float(), dim=-1)
 
 
@@ -139,7 +143,8 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", readable(name)).strip()
 
 
-def _what_is_wrong(value) -> str:
+def _fault(value: object) -> str:
+    """Describe why a class's description cannot be used; empty if it can."""
     if not isinstance(value, list):
         return f"not a list but a {type(value).__name__}"
     if not value:
@@ -147,17 +152,16 @@ def _what_is_wrong(value) -> str:
     return "" if all(isinstance(s, str) and s.strip() for s in value) else "not all of it sentences"
 
 
-def _with_closest(names, known) -> str:
-    return _first(
-        [
-            f"{name!r} (closest: {', '.join(difflib.get_close_matches(name, known, 2, 0.3)) or 'none'})"
-            for name in names
-        ],
-        "; ",
-    )
+def _with_closest(names: Iterable[str], known: Iterable[str]) -> str:
+    """List names, each with the closest known ones."""
+    known, listed = list(known), []
+    for name in names:
+        closest = ", ".join(difflib.get_close_matches(name, known, 2, 0.3))
+        listed.append(f"{name!r} (closest: {closest or 'none'})")
+    return _first(listed, "; ")
 
 
-def _first(words, separator: str = ", ") -> str:
+def _first(words: Sequence[str], separator: str = ", ") -> str:
     return separator.join(words[:10]) + (" ..." if len(words) > 10 else "")
 
 

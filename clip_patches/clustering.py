@@ -1,16 +1,14 @@
-"""Clustering by cosine similarity: of one set of vectors (TAC's class texts), or of many sets at once (AttriPrompt's
-patch tokens).
-"""
+"""Cluster by cosine similarity: one set of vectors (TAC's class texts), or many at once (AttriPrompt's patches)."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Optional, Tuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import kmeans_plusplus
+from sklearn.utils import check_random_state
 from torch import Tensor
 
 INITS = ("random", "k-means++")
@@ -24,12 +22,12 @@ def spherical_kmeans(
     restarts: int = 10,
     iters: int = 300,
     tol: float = 1e-4,
-    rng: Optional[np.random.RandomState] = None,
+    rng: np.random.RandomState | None = None,
 ) -> Tensor:
     """Cluster vectors by cosine similarity.
 
     With ``init="random"`` this is the procedure of TAC's official code: k distinct rows as the start, the mean of the
-    members as the new centre, until the summed shift of the centres, squared, falls below ``tol``. A seed of numpy then
+    members as the new centre, until the summed shift of the centres, squared, falls below ``tol``. The same numpy seed
     gives the official centres, in the official order.
 
     Args:
@@ -55,17 +53,17 @@ def spherical_kmeans(
         raise ValueError(f"points must be a non-empty (N, d) matrix, got {tuple(x.shape)}")
     if not bool(torch.isfinite(x).all()):
         raise ValueError("points hold a non-finite value (nan or inf)")
-    rng = np.random if rng is None else rng
+    draws = check_random_state(rng)
     distinct = len(torch.unique(x, dim=0))
     if distinct < k:
         warnings.warn(f"{k} centres asked for, but only {distinct} distinct points: using {distinct}", stacklevel=2)
         k = distinct
     if init == "random":
-        start = x[torch.as_tensor(rng.choice(len(x), k, replace=False), device=x.device)]
+        start = x[torch.as_tensor(draws.choice(len(x), k, replace=False), device=x.device)]
         return _lloyd(x, start, iters, tol)
     unit = F.normalize(x, dim=-1)
     points = unit.double().cpu().numpy()
-    seed = int(rng.randint(2**31 - 1))
+    seed = int(draws.randint(2**31 - 1))
     runs = [
         _lloyd(x, x[torch.as_tensor(kmeans_plusplus(points, k, random_state=seed + i)[1], device=x.device)], iters, tol)
         for i in range(restarts)
@@ -93,17 +91,17 @@ def _lloyd(x: Tensor, centers: Tensor, iters: int, tol: float) -> Tensor:
 
 
 @torch.no_grad()
-def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) -> Tuple[Tensor, Tensor]:
-    """Cluster the tokens of every image (and layer) for itself, all of them at once.
+def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) -> tuple[Tensor, Tensor]:
+    """Cluster the tokens of each image (and layer) separately, all of them at once.
 
-    Spherical k-means from a fixed start: the token nearest the mean of all, then always the token farthest from those
-    taken. A cluster that loses all its tokens gets the one that fits its own cluster worst. All steps work on the P x P
-    cosines of each set, so the tokens themselves are read twice: for the cosines and for the final means.
+    Spherical k-means from a fixed start: the token nearest the mean of all, then repeatedly the token farthest from
+    those chosen. A cluster that loses all its tokens gets the one that fits its own cluster worst. All steps work on
+    the P x P cosines of each set, so the tokens themselves are read twice: for the cosines and for the final means.
 
     Args:
         x: Tokens, (..., P, D); they need not be normalised. Half precision is clustered in single.
         k: Clusters, 1 to P.
-        iters: Most assignments; it ends earlier when none changes.
+        iters: Most assignments; clustering ends earlier when none changes.
         budget_mb: Sets are taken in chunks whose cosines fit about this many MiB.
 
     Returns:
@@ -126,14 +124,14 @@ def cluster_tokens(x: Tensor, k: int, *, iters: int = 10, budget_mb: int = 256) 
     return centers.view(*sets, k, width), labels.view(*sets, tokens)
 
 
-def _cluster_sets(x: Tensor, k: int, iters: int) -> Tuple[Tensor, Tensor]:
-    """See :func:`cluster_tokens`; from (N, P, D) to (N, K, D) and (N, P)."""
+def _cluster_sets(x: Tensor, k: int, iters: int) -> tuple[Tensor, Tensor]:
+    """Cluster (N, P, D) into centres (N, K, D) and labels (N, P); see :func:`cluster_tokens`."""
     cosines = x @ x.transpose(1, 2)  # (N, P, P)
     inverse = cosines.diagonal(dim1=1, dim2=2).clamp_min(1e-24).rsqrt()  # one over each token's length, (N, P)
     cosines.mul_(inverse.unsqueeze(1)).mul_(inverse.unsqueeze(2))
     start = _farthest_first(cosines, k)
     fit = cosines.gather(2, start.unsqueeze(1).expand(-1, x.shape[1], -1))  # of token and centre, (N, P, K)
-    labels = None
+    labels: Tensor | None = None
     for _ in range(iters):
         best, nearest = fit.max(dim=2)
         nearest = _fill_empty(nearest, best, k)
@@ -144,6 +142,7 @@ def _cluster_sets(x: Tensor, k: int, iters: int) -> Tuple[Tensor, Tensor]:
         dots = cosines @ member  # of token and the sum of a cluster's tokens
         lengths = (member * dots).sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()  # of those sums, (N, 1, K)
         fit = dots / lengths
+    assert labels is not None
     order = F.one_hot(labels, k).sum(dim=1).argsort(dim=1, descending=True, stable=True)  # (N, K)
     labels = order.argsort(dim=1).gather(1, labels)
     member = F.one_hot(labels, k).to(x.dtype) * inverse.unsqueeze(2)
@@ -151,7 +150,7 @@ def _cluster_sets(x: Tensor, k: int, iters: int) -> Tuple[Tensor, Tensor]:
 
 
 def _farthest_first(cosines: Tensor, k: int) -> Tensor:
-    """Choose the token nearest the mean, then always the one farthest from those chosen; (N, K)."""
+    """Choose the token nearest the mean, then repeatedly the one farthest from those chosen; (N, K)."""
     rows = torch.arange(len(cosines), device=cosines.device)
     chosen = [cosines.sum(dim=2).argmax(dim=1)]
     near = cosines[rows, chosen[0]]  # cosine to the nearest of those chosen, (N, P)

@@ -1,10 +1,9 @@
-"""The embedded CLIP: small enough for the repository, pretrained on drawings (embedded/MODEL_CARD.md)."""
+"""The embedded CLIP, small enough for the repository and pretrained on drawings (embedded/MODEL_CARD.md)."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Dict
 
 import torch
 from safetensors.torch import load
@@ -17,20 +16,23 @@ GEOMETRY = (128, 64, 4, 128, 8, 77, 49408, 128, 2, 4)
 
 
 def rebuilt_embedding() -> Tensor:
-    """Draw the token embeddings that pretraining never touched, the same on every machine; (49408, 128), exact in fp16."""
+    """Draw the token embeddings that pretraining never touched, equal on all machines; (49408, 128), exact in fp16."""
     generator = torch.Generator().manual_seed(20250611)
-    # Sums of integers are exact everywhere; randn's last bits depend on the CPU. Four uniform bytes are near enough to
-    # a normal.
-    total = sum(torch.randint(0, 256, (GEOMETRY[6], GEOMETRY[7]), generator=generator) for _ in range(4))
+    # Sums of integers are exact everywhere, while randn's last bits depend on the CPU. The sum of four uniform bytes is
+    # close enough to a normal distribution.
+    shape = GEOMETRY[6], GEOMETRY[7]
+    total = torch.zeros(shape, dtype=torch.long)
+    for _ in range(4):
+        total += torch.randint(0, 256, shape, generator=generator)
     return ((total - 510).float() / 2**13).half().float()  # standard deviation 0.018
 
 
-def embedded_state_dict(path: Path = WEIGHTS) -> Dict[str, Tensor]:
+def embedded_state_dict(path: Path = WEIGHTS) -> dict[str, Tensor]:
     """Read the embedded weights as a state dict of OpenAI's ``CLIP``, every token embedding in place.
 
     Raises:
         FileNotFoundError: The file is missing from the installation.
-        ValueError: The file is not the one that belongs to this version.
+        ValueError: The file is damaged or of another version.
     """
     if not path.is_file():
         raise FileNotFoundError(

@@ -1,31 +1,35 @@
 """The prompted forward of both CLIP towers, run from outside over the blocks of an unchanged model.
 
-A deep-prompt method says which tokens go in, into which layers, and who may see whom; these two functions do the rest.
-``prompts[0]`` is inserted at the input of layer 1, ``prompts[l]`` overwrites the same slots at the input of layer l +
-1, and after ``len(prompts)`` layers the inserted tokens flow on like any other token. ``None`` in the place of a
-layer's prompts lets the tokens flow on into that layer. No prompts at all is stock CLIP.
+A deep-prompt method chooses the tokens to insert, their layers, and which token may attend to which; the functions here
+do the rest. ``prompts[0]`` is inserted at the input of layer 1, ``prompts[l]`` overwrites the same slots at the input
+of layer l + 1, and after ``len(prompts)`` layers the inserted tokens are ordinary tokens. A layer whose entry is
+``None`` takes the inserted tokens as the layer before left them. No prompts at all is stock CLIP.
 
-What is left out because it cannot change the result:
+Work is left out where it cannot change the result:
 
-* tokens that the next layer overwrites are keys and values only: no query, no attention output, no MLP;
-* text after the longest EOT is cut off, since the causal mask hides it from every EOT; classes taken in chunks are
-sorted by length; * the last layer computes the row that is read (CLS, EOT) and nothing else;
-* the tokens that all classes share (SOS, prompts, common first words) run once, not once per class.
+* Tokens that the next layer overwrites are keys and values only: no query, no attention output, no MLP.
+* Text after the longest EOT is cut off, since the causal mask hides it from every EOT. Classes that are taken in chunks
+  are sorted by length.
+* The last layer computes only the row that is read (CLS, EOT).
+* The tokens that all classes share (SOS, prompts, common first words) run once, not once per class.
 """
 
 from __future__ import annotations
 
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .anatomy import is_vit, token_embeddings
 from .attention import causal_mask, finish_block, keys_values, queries, queries_keys_values
+from .stock import CLIP, Block, VisionTower
 
-# Rough number of floats that one text token of one class costs in a block when no graph is kept: the residual stream,
-# its normalised copy, queries, keys, values, and twice the four-fold hidden layer of the MLP, in multiples of the
-# width.
+# Rough number of floats that one text token of one class takes in a block when no graph is kept, in multiples of the
+# width: residual stream, normalised copy, queries, keys, values, and twice the four-fold hidden layer of the MLP.
 FLOATS_PER_TOKEN = 14
+Prompts = Sequence["Tensor | None"]
 Summary = TypeVar("Summary")
 
 
@@ -43,15 +47,14 @@ class Sentences(NamedTuple):
     shared: int
 
 
-def embed_tokens(clip: nn.Module, tokens: Tensor, skip: int = 0) -> Sentences:
+def embed_tokens(clip: CLIP, tokens: Tensor, skip: int = 0) -> Sentences:
     """Look up the embeddings of tokenised sentences.
 
     Args:
         clip: Stock CLIP.
-        tokens: Token ids as ``clip.tokenize`` gives them, (C, 77).
+        tokens: Token ids as `anatomy.tokenize` returns them, (C, 77).
         skip: Number of tokens after SOS to leave out, for methods whose prompts replace the first words.
     """
-    tokens = tokens.to(clip.token_embedding.weight.device)
     if skip:
         tokens = torch.cat([tokens[:, :1], tokens[:, 1 + skip :]], dim=1)
     eot = tokens.argmax(dim=-1)  # EOT has the highest id
@@ -59,17 +62,16 @@ def embed_tokens(clip: nn.Module, tokens: Tensor, skip: int = 0) -> Sentences:
     differs = (tokens != tokens[:1]).any(dim=0)
     common = int(differs.int().argmax()) if bool(differs.any()) else tokens.shape[1]
     shared = max(1, min(common, int(eot.min())))
-    return Sentences(clip.token_embedding(tokens), eot, shared)
+    embeddings = token_embeddings(clip, tokens)
+    return Sentences(embeddings, eot.to(embeddings.device), shared)
 
 
-def encode_image(
-    clip: nn.Module, images: Tensor, prompts: Sequence[Tensor] = (), mask: Optional[Tensor] = None
-) -> Tensor:
+def encode_image(clip: CLIP, images: Tensor, prompts: Prompts = (), mask: Tensor | None = None) -> Tensor:
     """Encode images with prompt tokens appended to the patches.
 
     Args:
         clip: Stock CLIP with a ViT visual tower; a ResNet tower takes no prompts.
-        images: (B, 3, H, W), normalised as CLIP wants them.
+        images: (B, 3, H, W), normalised as CLIP expects them.
         prompts: One tensor a prompted layer, (E, D) for all images or (B, E, D) for each. They get no positional
             embedding; those of layer 1 pass ``ln_pre``.
         mask: (1 + P + E, 1 + P + E) in the order ``[CLS][patches][prompts]``, True where the row may attend to the
@@ -90,7 +92,7 @@ def encode_image(
                 "(e.g. ViT-B/16) or set the visual prompt depth to 0"
             )
         return visual(images)
-    x = embed_patches(visual, images)
+    x = _embed_patches(visual, images)
     blocks = visual.transformer.resblocks
     prompts = _as_prompts(prompts, x, blocks, "visual")
     if len(prompts):
@@ -102,16 +104,15 @@ def encode_image(
 
 @torch.no_grad()
 def encode_image_layers(
-    clip: nn.Module, images: Tensor, layers: Sequence[int], summarise: Callable[[Tensor], Summary]
-) -> Tuple[Tensor, List[Summary]]:
+    clip: CLIP, images: Tensor, layers: Sequence[int], summarise: Callable[[Tensor], Summary]
+) -> tuple[Tensor, list[Summary]]:
     """Encode images with the frozen tower, and summarise the patch tokens of some layers on the way.
 
-    A layer's tokens are given up as soon as the next layer has read them; what ``summarise`` returns is all that is
-    kept.
+    A layer's tokens are dropped as soon as the next layer has read them; only the result of ``summarise`` is kept.
 
     Args:
         clip: Stock CLIP with a ViT visual tower.
-        images: (B, 3, H, W), normalised as CLIP wants them.
+        images: (B, 3, H, W), normalised as CLIP expects them.
         layers: Layers, 1 to L, whose output is summarised; any order, repeats cost nothing.
         summarise: Takes the patch tokens after a layer, (B, P, D), CLS left out.
 
@@ -131,7 +132,8 @@ def encode_image_layers(
     missing = sorted(set(layers) - set(range(1, len(blocks) + 1)))
     if missing:
         raise ValueError(f"the visual tower has no layer {missing}; it has layers 1 to {len(blocks)}")
-    x, summaries = embed_patches(visual, images.type(clip.dtype)), {}
+    x = _embed_patches(visual, images.type(clip.dtype))
+    summaries: dict[int, Summary] = {}
     for layer, block in enumerate(blocks, start=1):
         if layer < len(blocks) or layer in layers:
             x = finish_block(block, x, *queries_keys_values(block, x))
@@ -142,23 +144,47 @@ def encode_image_layers(
     return visual.ln_post(x[:, 0]) @ visual.proj, [summaries[layer] for layer in layers]
 
 
-def encode_text(
-    clip: nn.Module,
-    sentences: Sentences,
-    prompts: Sequence[Tensor] = (),
-    slot: int = 1,
-    mask: Optional[Tensor] = None,
-    budget_mb: int = 256,
-) -> Tensor:
-    """Encode class sentences with prompt tokens inserted before position ``slot``.
+@torch.no_grad()
+def vision_attention(clip: CLIP, images: Tensor, prompts: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+    """Return how much each token of the vision tower attends to each other, layer by layer.
+
+    Args:
+        clip: Stock CLIP with a ViT visual tower.
+        images: (B, 3, H, W), normalised as CLIP expects them.
+        prompts: One tensor a prompted layer, (E, D); at least one.
+        mask: See :func:`encode_image`.
+
+    Returns:
+        Attention weights, mean over images and heads, (L, N, N) with N = 1 + P + E in the order
+        ``[CLS][patches][prompts]``; each row sums to 1.
+    """
+    visual = clip.visual
+    x = _embed_patches(visual, images.type(clip.dtype))
+    own = x.shape[1]  # CLS and patches
+    prompts = [p.to(x.dtype) for p in prompts]
+    prompts[0] = visual.ln_pre(prompts[0])
+    layers = []
+    for layer, block in enumerate(visual.transformer.resblocks):
+        if layer < len(prompts):
+            x = torch.cat([x[:, :own], prompts[layer].expand(len(x), -1, -1)], dim=1)
+        q, k, v = queries_keys_values(block, x)
+        by_head = [y.float().unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for y in (q, k)]
+        scores = by_head[0] @ by_head[1].transpose(-1, -2) / by_head[0].shape[-1] ** 0.5  # (B, heads, N, N)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        layers.append(scores.softmax(dim=-1).mean(dim=(0, 1)))
+        x = finish_block(block, x, q, k, v, mask)
+    return torch.stack(layers)
+
+
+def encode_text(clip: CLIP, sentences: Sentences, prompts: Prompts = (), budget_mb: int = 256) -> Tensor:
+    """Encode class sentences with prompt tokens inserted right after SOS.
 
     Args:
         clip: Stock CLIP.
         sentences: From :func:`embed_tokens`, or put together from learned embeddings.
         prompts: One tensor a prompted layer: (E, D) for all images, or (B, E, D) when they depend on the image; or, in
             any of the layers, (B or 1, C, E, D) when they depend on the class.
-        slot: Position of the first inserted token; 1 is right after SOS.
-        mask: (T + E, T + E), True where the row may attend to the column; default causal.
         budget_mb: Without gradients, classes are taken in chunks whose activations fit about this many MiB.
 
     Returns:
@@ -171,54 +197,53 @@ def encode_text(
     blocks = clip.transformer.resblocks
     x, eot, shared = sentences
     x = x.type(clip.dtype)
-    prompts = _as_prompts(prompts, x, blocks, "text")
-    inserted = prompts[0].shape[-2] if len(prompts) else 0
-    length = x.shape[1] + inserted
+    layers = _as_prompts(prompts, x, blocks, "text")
+    inserted = layers[0].shape[-2] if layers else 0
+    words = x.shape[1]
+    length = words + inserted
     if length > clip.context_length:
         raise ValueError(
-            f"the longest class sentence has {x.shape[1]} tokens with SOS and EOT, and {inserted} more are "
+            f"the longest class sentence has {words} tokens with SOS and EOT, and {inserted} more are "
             f"inserted: {length} is above CLIP's context of {clip.context_length}; shorten the class name or "
             "the prompt"
         )
-    order = torch.tensor(
-        [*range(slot), *range(slot + inserted, length), *range(slot, slot + inserted)], device=x.device
-    )
+    order = torch.tensor([0, *range(1 + inserted, length), *range(1, 1 + inserted)], device=x.device)
     position = clip.positional_embedding.type(x.dtype)[:length][order]  # words first, inserted tokens last
-    x = x + position[: x.shape[1]]
-    if len(prompts):
-        prompts = [prompts[0] + position[x.shape[1] :], *prompts[1:]]
-    mask = causal_mask(length, x.device) if mask is None else mask.to(x.device)
-    grouped = any(p is not None and p.dim() > 2 for p in prompts)
-    by_class = any(p is None or p.dim() == 4 for p in prompts)  # or tokens that flow on and are overwritten later
+    x = x + position[:words]
+    if layers:
+        layers[0] = layers[0] + position[words:]
+    mask = causal_mask(length, x.device)
 
-    visible = mask[order][:, order]  # rows and columns as [words][inserted]
-    words = x.shape[1]
-    if (
-        by_class
-        or shared < slot
-        or bool(visible[:shared, shared:words].any())
-        or bool(visible[words:, shared:words].any())
-    ):
-        features = _encode_unshared(blocks, x, prompts, slot, mask, eot)
+    grouped = any(p is not None and p.dim() > 2 for p in layers)
+    # With prompts of classes, or tokens that are overwritten after a layer without prompts, no prefix is shared.
+    if any(p is None or p.dim() == 4 for p in layers):
+        features = _encode_unshared(blocks, x, layers, mask, eot)
     else:
-        features = _encode_shared(blocks, x, prompts, slot, visible, eot, shared, budget_mb)
+        visible = mask[order][:, order]  # rows and columns as [words][inserted]
+        features = _encode_shared(blocks, x, layers, visible, eot, shared, budget_mb)
     features = clip.ln_final(features).type(x.dtype) @ clip.text_projection
     return features if grouped else features.squeeze(0)
 
 
-def is_vit(clip: nn.Module) -> bool:
-    """Say whether the visual tower is a ViT."""
-    return hasattr(clip.visual, "transformer")
-
-
-def embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
+def _embed_patches(visual: VisionTower, images: Tensor) -> Tensor:
     """Cut images into patches, put CLS in front, add positions; (B, 1 + P, D)."""
     x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
     cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
     return visual.ln_pre(torch.cat([cls, x], dim=1) + visual.positional_embedding.to(x.dtype))
 
 
-def _as_prompts(prompts: Sequence[Tensor], x: Tensor, blocks: nn.Module, tower: str) -> Sequence[Tensor]:
+def _as_prompts(prompts: Prompts, x: Tensor, blocks: Sequence[Block], tower: str) -> list:
+    """Check prompts against a tower, and cast them to the dtype of its tokens.
+
+    Args:
+        prompts: See :func:`encode_image` and :func:`encode_text`.
+        x: Tokens of the tower without prompts, (N, T, D).
+        blocks: The tower's blocks.
+        tower: Name of the tower, for errors.
+
+    Returns:
+        One entry a prompted layer; the first and the last are tensors.
+    """
     if len(prompts) > len(blocks):
         raise ValueError(
             f"{len(prompts)} {tower} layers are to be prompted, but the {tower} tower has {len(blocks)}; "
@@ -226,27 +251,28 @@ def _as_prompts(prompts: Sequence[Tensor], x: Tensor, blocks: nn.Module, tower: 
         )
     if len(prompts) and (prompts[0] is None or prompts[-1] is None):
         raise ValueError(
-            f"the first and the last of the {len(prompts)} prompted {tower} layers must have prompts, and one of them has None"
+            f"the first and the last of the {len(prompts)} prompted {tower} layers must have prompts, "
+            "and one of them has None"
         )
+    count, width = len(x), x.shape[-1]
     shapes = {tuple(p.shape) for p in prompts if p is not None and p.dim() < 4}
     by_class = {tuple(p.shape) for p in prompts if p is not None and p.dim() > 3}
-    fit = len({s[-2:] for s in shapes | by_class}) < 2 and all(s[-1] == x.shape[-1] for s in shapes | by_class)
-    if (
-        len(shapes) > 1
-        or any(len(s) < 2 for s in shapes)
-        or not fit
-        or any(len(s) > 4 or s[1] != len(x) for s in by_class)
-    ):
-        raise ValueError(
-            f"{tower} prompts must all be (E, {x.shape[-1]}) or all (B, E, {x.shape[-1]})"
-            + (f", and those that depend on the class (B, {len(x)}, E, {x.shape[-1]})" if by_class else "")
-            + f", got {sorted(shapes | by_class)}"
-        )
+    every = shapes | by_class
+    fit = (
+        len(shapes) <= 1
+        and all(len(shape) >= 2 for shape in shapes)
+        and all(len(shape) == 4 and shape[1] == count for shape in by_class)
+        and len({shape[-2:] for shape in every}) <= 1
+        and all(shape[-1] == width for shape in every)
+    )
+    if not fit:
+        also = f", and those that depend on the class (B, {count}, E, {width})" if by_class else ""
+        raise ValueError(f"{tower} prompts must all be (E, {width}) or all (B, E, {width}){also}, got {sorted(every)}")
     return [None if p is None else p.to(x.dtype) for p in prompts]
 
 
 def _run_blocks(
-    blocks: nn.Module, x: Tensor, prompts: Sequence[Tensor], slot: int, mask: Optional[Tensor], read: Tensor
+    blocks: Sequence[Block], x: Tensor, prompts: Prompts, slot: int, mask: Tensor | None, read: Tensor
 ) -> Tensor:
     """Run one sequence per row through a tower and return the states that are read.
 
@@ -262,22 +288,27 @@ def _run_blocks(
         (N, D).
     """
     n, t = x.shape[:2]
-    e = prompts[0].shape[-2] if len(prompts) else 0
+    e = next((p.shape[-2] for p in prompts if p is not None), 0)
     rows = torch.arange(n, device=x.device)
     inserted = torch.arange(slot, slot + e, device=x.device)
     own = torch.cat([torch.arange(slot, device=x.device), torch.arange(slot + e, t + e, device=x.device)])
-    aside = own, torch.cat([own, inserted])  # positions of queries, positions of keys, while the prompts stand aside
+    # While the prompts are keys and values only: positions of the queries, and of the keys.
+    aside = own, torch.cat([own, inserted])
     if mask is not None:
         mask = mask.to(x.device)
-    extra, position = None, read  # the inserted tokens while they stand aside
+    extra: Tensor | None = None  # the inserted tokens while they are keys and values only
+    position = read
     for layer, block in enumerate(blocks, start=1):
-        if layer <= len(prompts) and prompts[layer - 1] is not None:
-            extra = prompts[layer - 1].expand(n, -1, -1)
+        given = prompts[layer - 1] if layer <= len(prompts) else None
+        if given is not None:
+            extra = given.expand(n, -1, -1)
         overwritten = layer < len(prompts) and prompts[layer] is not None
-        if extra is not None and not overwritten and layer < len(blocks):  # from here on they are ordinary tokens
+        if extra is not None and not overwritten and layer < len(blocks):
+            # From here on they are ordinary tokens.
             x = torch.cat([x[:, :slot], extra, x[:, slot:]], dim=1)
             extra, position = None, read + e * (read >= slot)
-        elif extra is None and e and overwritten:  # and here they no longer are
+        elif extra is None and e and overwritten:
+            # And here they no longer are.
             extra, x = x[:, slot : slot + e], torch.cat([x[:, :slot], x[:, slot + e :]], dim=1)
             position = read
         visible = mask
@@ -297,66 +328,106 @@ def _run_blocks(
     return x.squeeze(1)
 
 
-def _encode_unshared(blocks, x, prompts, slot, mask, eot) -> Tensor:
-    """Text without a class-independent prefix: every class of every image is a sequence of its own; (B or 1, C, D)."""
+def _encode_unshared(blocks: Sequence[Block], x: Tensor, prompts: Prompts, mask: Tensor, eot: Tensor) -> Tensor:
+    """Encode every class of every image as a sequence of its own; (B or 1, C, D).
+
+    Args:
+        blocks: The text tower's blocks.
+        x: Words with positions, (C, T, D).
+        prompts: Prompts of each layer.
+        mask: (T + E, T + E), in the order of the sequence.
+        eot: Position of EOT among the words, (C,).
+    """
     c = x.shape[0]
     b = max((p.shape[0] for p in prompts if p is not None and p.dim() > 2), default=1)
-    x = x.expand(b, *x.shape).flatten(0, 1)  # (B C, T, D)
-    prompts = [
-        p if p is None or p.dim() == 2 else (p if p.dim() == 4 else p.unsqueeze(1)).expand(b, c, -1, -1).flatten(0, 1)
-        for p in prompts
-    ]
-    return _run_blocks(blocks, x, prompts, slot, mask, eot.repeat(b)).unflatten(0, (b, c))
+
+    def of_sequences(p: Tensor | None) -> Tensor | None:
+        """Repeat the prompts of a layer for all sequences, (B C, E, D); those for all stay (E, D)."""
+        if p is None or p.dim() == 2:
+            return p
+        by_class = p if p.dim() == 4 else p.unsqueeze(1)
+        return by_class.expand(b, c, -1, -1).flatten(0, 1)
+
+    sequences = x.expand(b, *x.shape).flatten(0, 1)  # (B C, T, D)
+    return _run_blocks(blocks, sequences, [of_sequences(p) for p in prompts], 1, mask, eot.repeat(b)).unflatten(
+        0, (b, c)
+    )
 
 
-def _encode_shared(blocks, x, prompts, slot, visible, eot, shared, budget_mb) -> Tensor:
-    """Text whose first ``shared`` words are the same in all classes; (B or 1, C, D).
+def _encode_shared(
+    blocks: Sequence[Block],
+    x: Tensor,
+    prompts: Sequence[Tensor],
+    visible: Tensor,
+    eot: Tensor,
+    shared: int,
+    budget_mb: int,
+) -> Tensor:
+    """Encode text whose first ``shared`` words are the same in all classes; (B or 1, C, D).
 
-    ``visible`` is the mask with rows and columns ordered ``[words][inserted]``.
+    Args:
+        blocks: The text tower's blocks.
+        x: Words with positions, (C, T, D).
+        prompts: Prompts of each layer, (E, D) or (B, E, D).
+        visible: The causal mask with rows and columns ordered ``[words][inserted]``, (T + E, T + E).
+        eot: Position of EOT among the words, (C,).
+        shared: Number of words that all classes share; at least 1.
+        budget_mb: See :func:`encode_text`.
     """
     words = x.shape[1]
     prompts = [p if p.dim() == 3 else p.unsqueeze(0) for p in prompts]  # (B or 1, E, D)
-    prefix = _prefix_keys_values(blocks, x[:1, :shared], prompts, slot, visible, shared, words)
+    prefix = _prefix_keys_values(blocks, x[:1, :shared], prompts, visible, words)
     tails, read = x[:, shared:], eot - shared
-    keys = [
-        *range(shared),
-        *range(words, visible.shape[0]),
-        *range(shared, words),
-    ]  # [shared words][inserted][own words]
+    # Columns ordered [shared words][inserted][own words], as the keys will be.
+    keys = [*range(shared), *range(words, visible.shape[0]), *range(shared, words)]
     visible = visible[shared:words][:, keys]
     step = len(tails)
     if not torch.is_grad_enabled():
         floats = len(prefix[0][0]) * visible.shape[1] * x.shape[-1] * FLOATS_PER_TOKEN
         step = max(1, budget_mb * 2**20 // (floats * x.element_size()))
-    own = tails.shape[1]
-    looks_ahead = bool(visible[:, -own:].triu(1).any())  # else each chunk may end with its own longest EOT
-    lengths = torch.full_like(read, own) if looks_ahead else read + 1
+    before = visible.shape[1] - tails.shape[1]  # shared keys
+    lengths = read + 1  # the mask is causal, so each chunk may end with its own longest EOT
     order, chunks = lengths.argsort(stable=True), []
     for rows in order.split(_chunk_sizes(lengths[order], step)):
         length = int(lengths[rows].max())
-        chunks.append(
-            _run_tails(
-                blocks, tails[rows, :length], prefix, visible[:length, : visible.shape[1] - own + length], read[rows]
-            )
-        )
+        chunks.append(_run_tails(blocks, tails[rows, :length], prefix, visible[:length, : before + length], read[rows]))
     return torch.cat(chunks, dim=1)[:, order.argsort()]
 
 
-def _chunk_sizes(lengths: Tensor, step: int) -> List[int]:
-    """Cut classes into chunks of at most ``step``; all that fit one chunk are cut in two where that saves a fifth of
-    the tokens.
+def _chunk_sizes(lengths: Tensor, step: int) -> list[int]:
+    """Cut classes into chunks of at most ``step``.
+
+    Classes that would all fit one chunk are cut in two where that saves a fifth of the tokens.
+
+    Args:
+        lengths: Tokens of each class, ascending, (C,).
+        step: Most classes in a chunk.
     """
     count = len(lengths)
     if step < count:
         return [min(step, count - start) for start in range(0, count, step)]
+    # Tokens of padding that are saved by a cut after each class.
     saved = torch.arange(1, count + 1, device=lengths.device) * (lengths[-1] - lengths)
     cut = int(saved.argmax()) + 1
     return [cut, count - cut] if int(saved[cut - 1]) * 5 > count * int(lengths[-1]) else [count]
 
 
-def _prefix_keys_values(blocks, x, prompts, slot, visible, shared, words) -> Sequence[Tuple[Tensor, Tensor]]:
-    """Run the class-independent tokens once; keys and values of each layer, ordered ``[shared words][inserted]``."""
-    out = []
+def _prefix_keys_values(
+    blocks: Sequence[Block], x: Tensor, prompts: Sequence[Tensor], visible: Tensor, words: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Run the class-independent tokens once.
+
+    Args:
+        blocks: The text tower's blocks.
+        x: The shared words with positions, (1, S, D).
+        prompts: Prompts of each layer, (B or 1, E, D).
+        visible: The causal mask with rows and columns ordered ``[words][inserted]``.
+        words: Number of all words, T.
+
+    Returns:
+        Keys and values of each layer, (B or 1, S + E, D), ordered ``[shared words][inserted]``.
+    """
+    shared, out = x.shape[1], []
     e = prompts[0].shape[1] if len(prompts) else 0
     if e:
         x = x.expand(len(prompts[0]), -1, -1)
@@ -365,7 +436,8 @@ def _prefix_keys_values(blocks, x, prompts, slot, visible, shared, words) -> Seq
     for layer, block in enumerate(blocks, start=1):
         extra = prompts[layer - 1] if layer <= len(prompts) else None
         if extra is not None and layer == len(prompts) and layer < len(blocks):
-            x, extra = torch.cat([x, extra], dim=1), None  # from here on they are ordinary tokens
+            # From here on they are ordinary tokens.
+            x, extra = torch.cat([x, extra], dim=1), None
         if layer < len(blocks):
             q, k, v = queries_keys_values(block, x)
         else:
@@ -378,7 +450,9 @@ def _prefix_keys_values(blocks, x, prompts, slot, visible, shared, words) -> Seq
     return out
 
 
-def _run_tails(blocks, x, prefix, visible, read) -> Tensor:
+def _run_tails(
+    blocks: Sequence[Block], x: Tensor, prefix: Sequence[tuple[Tensor, Tensor]], visible: Tensor, read: Tensor
+) -> Tensor:
     """Run the class tokens against the keys and values of the shared ones.
 
     Args:
@@ -393,7 +467,7 @@ def _run_tails(blocks, x, prefix, visible, read) -> Tensor:
     """
     c, b = len(x), len(prefix[0][0])
     rows = torch.arange(c, device=x.device)
-    x = x.unsqueeze(0)  # (1, C, T, D): what the first layer projects does not depend on the image yet
+    x = x.unsqueeze(0)  # (1, C, T, D): the first layer's projections do not depend on the image yet
     for layer, (block, shared) in enumerate(zip(blocks, prefix), start=1):
         if layer < len(blocks):
             q, k, v = queries_keys_values(block, x)

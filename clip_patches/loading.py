@@ -1,4 +1,4 @@
-"""The one place that imports CLIP: by name, by path, or the small embedded one; precision and device."""
+"""Load a CLIP by name, by path, or the embedded one; set precision and device. Nothing else imports ``clip``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import inspect
 import os
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Dict, Optional, Union
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
+from .stock import CLIP
+
 PRECISIONS = ("fp32", "amp", "fp16", "bf16")
 EMBEDDED = "tiny"
-BESIDE = "clusterprompt_openai_clip"  # OpenAI's package, where the name clip is taken
+BESIDE = "clusterprompt_openai_clip"  # the name under which OpenAI's package is imported where ``clip`` is taken
 HOW = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
 WAY_OUT = (
     f"use the embedded one (MODEL.BACKBONE.NAME {EMBEDDED}; BACKBONE={EMBEDDED} for the scripts), an OpenAI name, or "
@@ -25,9 +28,11 @@ WAY_OUT = (
 )
 
 
-def import_clip():
-    """Import OpenAI's ``clip``; where an edited copy lies beside somebody's ``train.py``, as in MaPLe, the installed
-    one all the same.
+def import_clip() -> ModuleType:
+    """Import OpenAI's ``clip``.
+
+    Where an edited copy lies beside somebody's ``train.py``, as in MaPLe, the installed package is imported all the
+    same.
 
     Raises:
         ImportError: It is not installed, or the installed ``clip`` is PyPI's unrelated clipboard tool.
@@ -44,26 +49,25 @@ def import_clip():
             f"project of that name; remove it (pip uninstall clip) and {HOW}"
         )
     model = importlib.import_module("clip.model")
-    return (
-        clip
-        if len(inspect.signature(model.build_model).parameters) == 1
-        else _import_beside(Path(clip.__file__).parent)
-    )
+    edited = len(inspect.signature(model.build_model).parameters) > 1
+    return _import_beside(Path(str(clip.__file__)).parent) if edited else clip
 
 
-def _import_beside(edited: Path):
+def _import_beside(edited: Path) -> ModuleType:
     """Import OpenAI's ``clip`` under the name :data:`BESIDE`, past an edited copy of it."""
     if BESIDE not in sys.modules:
         places = [place for place in sys.path if Path(place).resolve() != edited.resolve().parent]
         found = importlib.machinery.PathFinder.find_spec("clip", places)
-        if found is None or not found.origin:
+        spec = None
+        if found is not None and found.origin:
+            spec = importlib.util.spec_from_file_location(
+                BESIDE, found.origin, submodule_search_locations=found.submodule_search_locations
+            )
+        if spec is None or spec.loader is None:
             raise ImportError(
                 f"the package 'clip' at {edited} is an edited copy (its build_model takes more than the weights), and "
                 f"OpenAI's own is needed beside it; {HOW}"
             )
-        spec = importlib.util.spec_from_file_location(
-            BESIDE, found.origin, submodule_search_locations=found.submodule_search_locations
-        )
         package = sys.modules[BESIDE] = importlib.util.module_from_spec(spec)
         try:
             with warnings.catch_warnings():
@@ -75,24 +79,24 @@ def _import_beside(edited: Path):
     return sys.modules[BESIDE]
 
 
-def tokenize(texts) -> Tensor:
-    """Tokenise sentences with CLIP's tokenizer.
+def tokenize(texts: Iterable[str], context_length: int = 77) -> Tensor:
+    """Tokenise sentences with OpenAI's tokenizer.
 
     Returns:
-        Token ids, padded with 0, (C, 77).
+        Token ids, padded with 0, (C, context_length).
 
     Raises:
         ValueError: A sentence is longer than CLIP's context.
     """
     try:
-        return import_clip().tokenize(list(texts)).long()
+        return import_clip().tokenize(list(texts), context_length).long()
     except RuntimeError as error:
         raise ValueError(f"{error}; shorten the class name or the sentence") from error
 
 
 def load_clip(
-    name: str, precision: str = "fp32", device: Union[str, torch.device] = "cpu", download_root: Optional[str] = None
-) -> nn.Module:
+    name: str, precision: str = "fp32", device: str | torch.device = "cpu", download_root: str | None = None
+) -> CLIP:
     """Load a frozen CLIP in eval mode.
 
     Args:
@@ -100,7 +104,7 @@ def load_clip(
             path of a JIT archive or state dict.
         precision: ``fp32``; ``amp`` (fp32 weights, to be run under autocast); ``fp16`` or ``bf16`` weights as OpenAI's
             own conversion does it (layer norms and embeddings stay fp32).
-        device: Where the model is to live.
+        device: Device of the model.
         download_root: Folder of downloaded weights; default ``~/.cache/clip``.
 
     Returns:
@@ -113,10 +117,9 @@ def load_clip(
     """
     check_precision(precision)
     state_dict = _state_dict(name, download_root)
-    clip_model = importlib.import_module(".model", import_clip().__name__)
-    with torch.random.fork_rng(devices=[]):  # building draws initial weights that are overwritten at once
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are then overwritten
         try:
-            model = clip_model.build_model(dict(state_dict))
+            model = _clip_model().build_model(dict(state_dict))
         except (KeyError, RuntimeError) as error:
             raise ValueError(
                 f"{name} does not hold the weights of an OpenAI CLIP: {str(error)[:300]}; {WAY_OUT}"
@@ -125,17 +128,30 @@ def load_clip(
     return set_precision(model.float().to(device).eval(), precision)
 
 
+def untrained_clip(geometry: Sequence[int], embedding: Tensor | None = None) -> CLIP:
+    """Build a CLIP with random weights, fp32, every parameter requiring a gradient.
+
+    Args:
+        geometry: Arguments of ``clip.model.CLIP``, in its order.
+        embedding: Token embeddings in place of the drawn ones, (rows, D_t); any number of rows.
+    """
+    clip = _clip_model().CLIP(*geometry).float()
+    if embedding is not None:
+        clip.token_embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
+    return clip
+
+
 def check_precision(precision: str) -> None:
     """Raise ``ValueError`` unless ``precision`` is one of :data:`PRECISIONS`."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown; allowed are {', '.join(PRECISIONS)}")
 
 
-def set_precision(model: nn.Module, precision: str) -> nn.Module:
-    """Cast a fp32 CLIP in place to the weights that a precision mode runs on, and return it."""
+def set_precision(model: CLIP, precision: str) -> CLIP:
+    """Cast a fp32 CLIP in place to the weights of a precision mode, and return it."""
     check_precision(precision)
     if precision in ("fp16", "bf16"):
-        importlib.import_module(".model", import_clip().__name__).convert_weights(model)
+        _clip_model().convert_weights(model)
     if precision == "bf16":
         for p in model.parameters():
             if p.dtype == torch.float16:
@@ -143,13 +159,17 @@ def set_precision(model: nn.Module, precision: str) -> nn.Module:
     return model
 
 
-def autocast(precision: str, device: torch.device):
-    """Context of the forward pass: fp16 autocast on a GPU, bf16 on a CPU when ``precision`` is ``amp``; else nothing."""
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of the forward pass: with ``amp``, fp16 autocast on a GPU and bf16 on a CPU; else nothing."""
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision == "amp")
 
 
-def _state_dict(name: str, download_root: Optional[str]) -> Dict[str, Tensor]:
+def _clip_model() -> ModuleType:
+    return importlib.import_module(".model", import_clip().__name__)
+
+
+def _state_dict(name: str, download_root: str | None) -> dict[str, Tensor]:
     if name == EMBEDDED:
         from .embedded_clip import embedded_state_dict
 
@@ -168,7 +188,7 @@ def _state_dict(name: str, download_root: Optional[str]) -> Dict[str, Tensor]:
     return read_weights(path)
 
 
-def read_weights(path: Union[str, Path]) -> Dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read CLIP's weights from a JIT archive (as OpenAI publishes them) or a saved state dict.
 
     Raises:
@@ -182,7 +202,7 @@ def read_weights(path: Union[str, Path]) -> Dict[str, Tensor]:
         pass  # not a JIT archive: a state dict
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different type for every way in which a file can be broken
+    except Exception as error:  # torch has a different exception for each kind of damage
         raise ValueError(
             f"{path} is not a CLIP checkpoint, or it is truncated: {str(error).splitlines()[0][:200]}; "
             "delete it and fetch it again"
@@ -193,7 +213,7 @@ def read_weights(path: Union[str, Path]) -> Dict[str, Tensor]:
     return weights
 
 
-def _download(name: str, download_root: Optional[str]) -> Path:
+def _download(name: str, download_root: str | None) -> Path:
     clip_module = importlib.import_module(".clip", import_clip().__name__)
     root = download_root or os.path.expanduser("~/.cache/clip")
     url = clip_module._MODELS[name]

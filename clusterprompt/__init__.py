@@ -6,7 +6,7 @@ Two lines bring every trainer and data set of this package into a ``train.py`` o
 
     clusterprompt.extend_cfg(cfg)
 
-What was trained classifies images in three::
+A trained run classifies images in three::
 
     from clusterprompt import load_run
 
@@ -16,11 +16,20 @@ What was trained classifies images in three::
 Importing the package is cheap: torch, Dassl and CLIP are first imported by ``extend_cfg`` and ``load_run``.
 """
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .use.classifier import Classifier
+
 __version__ = "0.1.0"
 __all__ = ["extend_cfg", "load_run"]
 
 
-def extend_cfg(cfg):
+def extend_cfg(cfg: Any) -> None:
     """Register trainers and data sets with Dassl, and give ``cfg`` the keys they read.
 
     Where the host already has a trainer, a data set or a key of the same name, the host's stays. May be called any
@@ -37,8 +46,14 @@ def extend_cfg(cfg):
     implementation(cfg)
 
 
-def load_run(folder, classes=None, device="", precision="", backbone=""):
-    """Load what a run has learned, ready to classify images; see `clusterprompt.use.classifier.load_run`."""
+def load_run(
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    device: str = "",
+    precision: str = "",
+    backbone: str = "",
+) -> Classifier:
+    """Load a trained run, ready to classify images; see `clusterprompt.use.classifier.load_run`."""
     from .use.classifier import load_run as implementation
 
     return implementation(folder, classes, device, precision, backbone)

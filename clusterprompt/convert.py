@@ -1,6 +1,8 @@
-"""``python -m clusterprompt.convert``."""
+"""Door: ``python -m clusterprompt.convert`` is ``clusterprompt convert``."""
 
-from .use.convert import main
+import sys
+
+from .commands.convert import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

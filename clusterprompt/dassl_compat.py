@@ -24,8 +24,9 @@ import sys
 from pathlib import Path
 
 WAY_OUT = (
-    "Real Dassl.pytorch: git clone https://github.com/KaiyangZhou/Dassl.pytorch and put it on PYTHONPATH (or DASSL=/path/to/Dassl.pytorch for "
-    "the scripts here). Or the stand-in of this checkout: pip install --no-build-isolation --no-deps -e ./toolbox"
+    "Real Dassl.pytorch: git clone https://github.com/KaiyangZhou/Dassl.pytorch and put it on PYTHONPATH (or "
+    "DASSL=/path/to/Dassl.pytorch for the scripts here). Or the stand-in of this checkout: "
+    "pip install --no-build-isolation --no-deps -e ./toolbox"
 )
 
 

@@ -1,6 +1,8 @@
-"""``python -m clusterprompt.export``."""
+"""Door: ``python -m clusterprompt.export`` is ``clusterprompt export``."""
 
-from .use.export import main
+import sys
+
+from .commands.export import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

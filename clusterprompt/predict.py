@@ -1,6 +1,8 @@
-"""``python -m clusterprompt.predict``."""
+"""Door: ``python -m clusterprompt.predict`` is ``clusterprompt predict``."""
+
+import sys
 
 from .commands.predict import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,35 +1,42 @@
-"""Find the trainers and data sets of this package and make them known to Dassl; extend its config by their options.
+"""Find the trainers and data sets of this package, register them with Dassl, and add their options to its config.
 
-Nothing is registered when a module is imported: inside somebody's CoOp checkout that would clash with the host's own
-``CoOp`` or ``Caltech101``, or not, depending on which was imported first. `extend_cfg` runs when every import is done.
+Nothing is registered when a module is imported: inside a CoOp checkout that could clash with the host's own ``CoOp`` or
+``Caltech101``, depending on the order of imports. `extend_cfg` runs when all imports are done.
 """
+
+from __future__ import annotations
 
 import importlib
 import logging
 import pkgutil
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .datasets.base import PromptDataset
+    from .trainers.base import PromptTrainer
 
 from . import dassl_compat
 
 logger = logging.getLogger(__name__)
-# What the config's node DATASET gets beside Dassl's keys: CoOp's class halves, and what own images need
-# (docs/own_images.md).
+# Keys of the config's node DATASET beside Dassl's: CoOp's class halves, and those for own images (docs/own_images.md).
 DATASET_OPTIONS = {"SUBSAMPLE_CLASSES": "all", "CSV": "", "TEMPLATE": "", "DESCRIPTIONS": ""}
 
 
-def extend_cfg(cfg):
-    """See `clusterprompt.extend_cfg`."""
+def extend_cfg(cfg: Any) -> None:
+    """Register trainers and data sets, and add their options to a config; see `clusterprompt.extend_cfg`."""
     dassl_compat.prepare()
     from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
     from yacs.config import CfgNode
 
-    speak_through_stdout()
+    log_to_stdout()
     methods = own_trainers()
     _register(TRAINER_REGISTRY, methods, "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
-        if not hasattr(kept, "template"):  # the host's; our trainers read it from the data set
+        if not hasattr(kept, "template"):  # the host's class; our trainers read the template from it
             kept.template = dataset.template
 
     frozen = cfg.is_frozen()
@@ -39,34 +46,35 @@ def extend_cfg(cfg):
     cfg.TRAIN.setdefault("WANDB", "")  # project of Weights & Biases; empty: not used
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
-        for key, value in trainer.options.items():
-            node.setdefault(key, value)
+        for option, default in trainer.options.items():
+            node.setdefault(option, default)
     if frozen:
         cfg.freeze()
 
 
-def own_trainers() -> list:
-    """Return the methods: subclasses of PromptTrainer that say their own ``options``."""
+def own_trainers() -> list[type[PromptTrainer]]:
+    """Return the methods: public subclasses of PromptTrainer that build a learner, themselves or by inheritance."""
     from .trainers.base import PromptTrainer
 
-    return [cls for cls in _classes_below("trainers", PromptTrainer) if "options" in vars(cls)]
+    classes = _classes_below("trainers", PromptTrainer)
+    return [cls for cls in classes if cls.build_learner is not PromptTrainer.build_learner]
 
 
-def own_datasets() -> list:
-    """Return the data sets: subclasses of PromptDataset that say their ``folder``."""
+def own_datasets() -> list[type[PromptDataset]]:
+    """Return the data sets: public subclasses of PromptDataset with a ``folder``, their own or an inherited one."""
     from .datasets.base import PromptDataset
 
     return [cls for cls in _classes_below("datasets", PromptDataset) if cls.folder]
 
 
-def speak_through_stdout(always: bool = False):
-    """Let this package's messages reach the console: Dassl's own are printed, and its log file is a tee of stdout.
+def log_to_stdout(always: bool = False) -> Callable[[], None]:
+    """Print this package's log messages: Dassl's own are printed, and its log file is a tee of stdout.
 
     Args:
-        always: Also where somebody has set logging up, who decides otherwise.
+        always: Print them even where logging is already set up.
 
     Returns:
-        A function that takes this back.
+        A function that undoes this.
     """
     ours = logging.getLogger(__package__)
     if ours.level == logging.NOTSET:
@@ -79,21 +87,19 @@ def speak_through_stdout(always: bool = False):
 
 
 class _StdoutHandler(logging.StreamHandler):
-    """Writes to whatever ``sys.stdout`` is at that moment: Dassl's logger replaces it."""
+    """Write to the ``sys.stdout`` of the moment: Dassl's logger replaces it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         logging.Handler.__init__(self)
         self.setFormatter(logging.Formatter("%(message)s"))
 
     @property
-    def stream(self):
+    def stream(self):  # type: ignore[override]
         return sys.stdout
 
 
 def _classes_below(folder: str, base: type) -> list:
-    """Return the public subclasses of ``base`` that the modules of ``clusterprompt.<folder>`` define, by module and
-    place.
-    """
+    """Return the public subclasses of ``base`` that ``clusterprompt.<folder>`` defines, by module and order."""
     package = importlib.import_module(f"{__package__}.{folder}")
     found = []
     for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
@@ -105,9 +111,16 @@ def _classes_below(folder: str, base: type) -> list:
     return found
 
 
-def _register(registry, classes: list, kind: str) -> list:
-    """Register classes under their names where these are free; return those that have the names, and say in one line
-    which stay the host's.
+def _register(registry: Any, classes: list, kind: str) -> list:
+    """Register classes whose names are free; log in one line which names stay the host's.
+
+    Args:
+        registry: One of Dassl's.
+        classes: Classes to register under their names.
+        kind: Word for them in the log.
+
+    Returns:
+        The class that has each name.
     """
     kept = []
     for cls in classes:

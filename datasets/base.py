@@ -1,4 +1,4 @@
-"""What every data set here shares: where its files are, its few-shot sample, its base and new halves.
+"""PromptDataset, the base class of all data sets: files, few-shot samples, base and new halves.
 
 A data set is a spec: a subclass that says ``folder``, ``images``, ``split_file`` and ``template``. Only where the
 layout differs from CoOp's does it also override ``read``.
@@ -11,6 +11,8 @@ import math
 import os
 import random
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -32,7 +34,7 @@ class PromptDataset(DatasetBase):
             ...]}``.
         template: The hand-written prompt, with ``{}`` for the class name.
         homepage: Where the images come from; named in errors.
-        lists_url: Where the split file, or what there is in its place, comes from; named in errors.
+        lists_url: Where the split file, or the lists in its place, come from; named in errors.
         n_classes: Number of classes of the whole data set; 0 where it is not known beforehand.
         counts: Published numbers of images, ``{"train": n, "val": n, "test": n}``; a set without such a list has no
             such key.
@@ -52,7 +54,7 @@ class PromptDataset(DatasetBase):
     homepage = ""
     lists_url = ""
     n_classes = 0
-    counts = {}
+    counts: dict[str, int] = {}
     test_only = False
     drawn = False
 
@@ -108,13 +110,13 @@ class PromptDataset(DatasetBase):
                 )
         super().__init__(train_x=only_datums(train), val=val and only_datums(val), test=only_datums(test))
 
-    def prepare(self, root_dir: str):
+    def prepare(self, root_dir: str) -> None:
         """Make sure that the files are there.
 
         Does nothing here: a hook for data sets that can write or fetch themselves.
         """
 
-    def read(self):
+    def read(self) -> tuple[Any, Any, Any]:
         """Return the full (train, val, test) lists, all classes, from the split file.
 
         A subclass that overrides this may return None for val, where the test images validate too. In place of Datum,
@@ -123,24 +125,27 @@ class PromptDataset(DatasetBase):
         path = os.path.join(self.dataset_dir, self.split_file)
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"Split file not found: {path}. It fixes which images train, validate and test, so none is made up here. "
+                f"Split file not found: {path}. It fixes which images train, validate and test, so none is made up "
+                "here. "
                 f"{self._way_out()}"
             )
         split = read_split(path, keys=("test",) if self.test_only else ("train", "val", "test"))
-        return tuple(self.as_datums(split.get(name, [])) for name in ("train", "val", "test"))
+        train, val, test = (self.as_datums(split.get(name, [])) for name in ("train", "val", "test"))
+        return train, val, test
 
-    def as_datums(self, rows) -> list:
+    def as_datums(self, rows: Iterable[Sequence]) -> list:
         """Turn rows (path relative to ``image_dir``, label, classname) into Datum; every image must exist."""
         rows = [(os.path.join(self.image_dir, *path.split("/")), label, classname) for path, label, classname in rows]
         missing = [path for path, _, _ in rows if not os.path.isfile(path)]
         if missing:
             raise FileNotFoundError(
-                f"{type(self).__name__}: {len(missing)} of {len(rows)} listed images do not exist, the first is {missing[0]}. "
+                f"{type(self).__name__}: {len(missing)} of {len(rows)} listed images do not exist, the first is "
+                f"{missing[0]}. "
                 f"{self._way_out()}"
             )
         return [Datum(impath=path, label=label, classname=classname) for path, label, classname in rows]
 
-    def lines_of(self, name: str) -> list:
+    def lines_of(self, name: str) -> list[str]:
         """Return the lines of a text file below ``dataset_dir``, stripped, without the empty ones."""
         path = os.path.join(self.dataset_dir, name)
         if not os.path.isfile(path):
@@ -148,17 +153,19 @@ class PromptDataset(DatasetBase):
         with open(path, encoding="utf-8") as file:
             return [line.strip() for line in file if line.strip()]
 
-    def _check_folders(self, root: str):
+    def _check_folders(self, root: str) -> None:
+        """Raise FileNotFoundError unless the folders exist."""
         if not os.path.isdir(root):
             raise FileNotFoundError(
-                f"Data root not found: {root}. It should hold the folder '{self.folder}'; name another root with --root (or the "
+                f"Data root not found: {root}. It should hold the folder '{self.folder}'; name another root with "
+                "--root (or the "
                 f"environment's DATA). {self._way_out()}"
             )
         for path in (self.dataset_dir, self.image_dir):
             if not os.path.isdir(path):
                 raise FileNotFoundError(f"Folder not found: {path}. {self._way_out()}")
 
-    def _compare_counts(self, train, val, test):
+    def _compare_counts(self, train: Sequence | None, val: Sequence | None, test: Sequence) -> None:
         """Warn where the data are not the whole published set, as after an interrupted copy."""
         found = {"train": len(train or []), "val": len(val or []), "test": len(test)}
         differ = [
@@ -174,6 +181,7 @@ class PromptDataset(DatasetBase):
             logger.warning("%s has %s: results will not compare with published ones", what, ", ".join(differ))
 
     def _way_out(self) -> str:
+        """Say where the files come from; the end of errors about missing ones."""
         where = f"Images: {self.homepage}. " if self.homepage else ""
         where += f"{self.split_file or 'Lists'}: {self.lists_url}. " if self.lists_url else ""
         layout = (
@@ -183,14 +191,15 @@ class PromptDataset(DatasetBase):
         )
         return f"{where}DATASETS.md says where to get {layout} and how the folders must look."
 
-    def _sample_fewshot(self, train, val, num_shots: int, seed: int):
+    def _sample_fewshot(self, train: list, val: list | None, num_shots: int, seed: int) -> tuple[list, list | None]:
         """Draw CoOp's few-shot sample, or take the one that CoOp left in its cache."""
         counts = Counter(item.label for item in train)
         names = {item.label: item.classname for item in train}
         short = [f"{names[label]} ({count})" for label, count in sorted(counts.items()) if count < num_shots]
         if short:
             raise ValueError(
-                f"DATASET.NUM_SHOTS {num_shots} is more than the training images of {len(short)} classes: {', '.join(short[:10])}"
+                f"DATASET.NUM_SHOTS {num_shots} is more than the training images of {len(short)} classes: "
+                f"{', '.join(short[:10])}"
                 f"{', ...' if len(short) > 10 else ''}. Lower it to {min(counts.values())}, or use -1 for all images."
             )
         # CoOp seeds once, in train.py, and draws here first. Seeding here gives the same lists whatever ran in between.
@@ -213,7 +222,7 @@ class PromptDataset(DatasetBase):
         return cached
 
 
-def check_num_shots(num_shots: int):
+def check_num_shots(num_shots: int) -> None:
     """Raise ValueError unless ``num_shots`` is -1 (all images) or at least 1."""
     if num_shots != -1 and num_shots < 1:
         raise ValueError(
@@ -221,13 +230,13 @@ def check_num_shots(num_shots: int):
         )
 
 
-def check_subsample(subsample: str):
+def check_subsample(subsample: str) -> None:
     """Raise ValueError unless ``subsample`` names one of CoOp's class selections."""
     if subsample not in SUBSAMPLES:
         raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is '{subsample}'; allowed are {', '.join(SUBSAMPLES)}.")
 
 
-def read_split(path: str, keys=("train", "val", "test")) -> dict:
+def read_split(path: str, keys: Sequence[str] = ("train", "val", "test")) -> dict[str, list]:
     """Read a split file in CoOp's form.
 
     Raises:
@@ -251,7 +260,7 @@ def read_split(path: str, keys=("train", "val", "test")) -> dict:
     return split
 
 
-def subsample_classes(train, val, test, subsample: str = "all"):
+def subsample_classes(train: list, val: list, test: list, subsample: str = "all") -> tuple[list, list, list]:
     """Keep all classes, the first half ("base") or the second ("new"), relabelled from 0.
 
     The halves are those of the sorted labels of ``train``; with an odd number of classes base has one more.
@@ -265,25 +274,26 @@ def subsample_classes(train, val, test, subsample: str = "all"):
     if not kept:
         raise ValueError(f"DATASET.SUBSAMPLE_CLASSES {subsample} leaves no class of {len(labels)}.")
     relabel = {label: new for new, label in enumerate(kept)}
-    return tuple(
-        [
+
+    def kept_of(items: list) -> list:
+        return [
             Datum(impath=item.impath, label=relabel[item.label], classname=item.classname)
-            for item in part
+            for item in items
             if item.label in relabel
         ]
-        for part in (train, val, test)
-    )
+
+    return kept_of(train), kept_of(val), kept_of(test)
 
 
-def only_datums(items) -> list:
-    """Turn what is not a Datum yet into one; the file has to exist."""
+def only_datums(items: Iterable[Any]) -> list:
+    """Turn records into Datum, which checks that the file exists; a Datum stays as it is."""
     return [
         item if isinstance(item, Datum) else Datum(impath=item.impath, label=item.label, classname=item.classname)
         for item in items
     ]
 
 
-def digest(items, image_dir: str) -> str:
+def digest(items: Iterable[Any], image_dir: str) -> str:
     """Return the sha256 of a list of Datum, independent of where the data lie.
 
     One line an item: path relative to ``image_dir``, label, class name, joined by tabs.

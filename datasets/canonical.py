@@ -1,4 +1,4 @@
-"""Recognise CoOp's few-shot samples: those that every paper of the field trains on, when its seeds are 1, 2 and 3.
+"""Recognise CoOp's few-shot samples of seeds 1, 2 and 3, on which every paper of the field trains.
 
 ``canonical_samples.json`` holds their digests (see `base.digest`) for the ten data sets with a fixed split: ``{data
 set: {"shot_16-seed_1": [train, val]}}``. ImageNet is not among them: CoOp draws from it in the order in which the disk
@@ -7,23 +7,23 @@ lists the files, so its samples differ between machines.
 
 import functools
 import json
-import os
+from pathlib import Path
 
 
 @functools.cache
-def known() -> dict:
+def known() -> dict[str, dict[str, list[str]]]:
     """Return the digests by data set and sample."""
-    with open(os.path.join(os.path.dirname(__file__), "canonical_samples.json"), encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(Path(__file__).with_name("canonical_samples.json").read_text(encoding="utf-8"))
 
 
-def verdict(dataset: str, shots: int, seed: int, digests: dict) -> str:
+def verdict(dataset: str, shots: int, seed: int, digests: dict[str, str]) -> str:
     """Say which of CoOp's samples this is.
 
     Args:
         dataset: Registry name of the data set.
-        shots, seed: What was asked for.
-        digests: ``{"train": ..., "val": ...}`` of what was drawn, or taken from a cache.
+        shots: Images a class.
+        seed: Seed of the run.
+        digests: ``{"train": ..., "val": ...}`` of the sample that was drawn, or taken from a cache.
 
     Returns:
         A few words for the log; empty where no sample of the data set is known.

@@ -152,6 +152,7 @@ def _figures(figure: Figure, style: Style, rng: np.random.Generator) -> tuple[np
         radius = rng.uniform(7.5, 9.5)
         cells = rng.permutation(9)[: figure.count]
         centres = (np.stack([cells % 3, cells // 3], 1) + 0.5) * SIZE / 3 + rng.uniform(-1.5, 1.5, (figure.count, 2))
+    assert figure.shape is not None  # a pattern without a shape has no figure
     side = SIZE * SUPERSAMPLING
     mask, contour = Image.new("L", (side, side)), Image.new("L", (side, side))
     outer, hole = _outlines()[figure.shape]
@@ -164,9 +165,9 @@ def _figures(figure: Figure, style: Style, rng: np.random.Generator) -> tuple[np
             points = [tuple(p) for p in SUPERSAMPLING * (centre + radius * polygon @ turn)]
             paint.polygon(points, fill=value)
             pen.line(points + points[:2], fill=255, width=2 * SUPERSAMPLING, joint="curve")
-    mask = np.asarray(mask) / 255.0
-    grown = np.asarray(Image.fromarray((255 * mask).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) / 255.0
-    return mask, np.asarray(contour) / 255.0 * grown, radius  # a hole's contour may leave the figure: cut it off
+    inside = np.asarray(mask) / 255.0
+    grown = np.asarray(Image.fromarray((255 * inside).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) / 255.0
+    return inside, np.asarray(contour) / 255.0 * grown, radius  # a hole's contour may leave the figure: cut it off
 
 
 # ----------------------------------------------------------------------------------------------------------------

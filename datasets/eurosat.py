@@ -4,8 +4,9 @@ from .base import PromptDataset
 
 
 class EuroSAT(PromptDataset):
-    """Land seen from a satellite, RGB; the split file spells the folders' names out ("Annual Crop Land" for
-    ``AnnualCrop``).
+    """Land seen from a satellite, RGB.
+
+    The split file spells the folders' names out: "Annual Crop Land" for ``AnnualCrop``.
     """
 
     folder = "eurosat"

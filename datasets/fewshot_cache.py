@@ -1,12 +1,14 @@
 """Read the few-shot samples that CoOp leaves as pickles beside the images. We never write any: the seed says the same.
 
 A pickle can run code when it is loaded. These are read so that nothing but Dassl's Datum and plain containers can come
-out, and a Datum comes out as a record that is looked up in the split: the cache can choose among the listed images, and
-    nothing else.
+out, and a Datum comes out as a record that is looked up in the split: the cache can choose among the listed images and
+do nothing else.
 """
 
 import os
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 DATUM = ("dassl.data.datasets.base_dataset", "Datum")
 
@@ -16,7 +18,10 @@ class _Record:
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
+    """Unpickles plain containers and Datum."""
+
+    def find_class(self, module: str, name: str) -> type:
+        """Return the stand-in for Datum; refuse every other class."""
         if (module, name) == DATUM:
             return _Record
         raise pickle.UnpicklingError(
@@ -24,7 +29,7 @@ class _Unpickler(pickle.Unpickler):
         )
 
 
-def load(path: str, train, val, image_dir: str):
+def load(path: str, train: Sequence[Any], val: Sequence[Any] | None, image_dir: str) -> tuple[list, list | None]:
     """Return the cached choice from ``train`` and ``val``.
 
     Absolute paths of another place are found again below ``image_dir`` by their longest ending that the split lists.
@@ -60,12 +65,14 @@ def relative(impath: str, image_dir: str) -> str:
     return os.path.relpath(impath, image_dir).replace(os.sep, "/")
 
 
-def _choose(path, records, items, image_dir):
+def _choose(path: str, records: Sequence[Any], items: Sequence[Any], image_dir: str) -> list:
+    """Return the items that the cached records name."""
     listed = {relative(item.impath, image_dir): item for item in items}
     return [_find(path, record, listed) for record in records]
 
 
-def _find(path, record, listed):
+def _find(path: str, record: Any, listed: dict[str, Any]) -> Any:
+    """Return the item that a cached record names."""
     fields = vars(record) if isinstance(record, _Record) else {}
     impath = fields.get("_impath")
     if not isinstance(impath, str):
@@ -80,12 +87,14 @@ def _find(path, record, listed):
     if (fields.get("_label"), fields.get("_classname")) != (item.label, item.classname):
         raise _refuse(
             path,
-            f"calls {impath} {fields.get('_label')} '{fields.get('_classname')}', the split {item.label} '{item.classname}'",
+            f"calls {impath} {fields.get('_label')} '{fields.get('_classname')}', the split {item.label} "
+            f"'{item.classname}'",
         )
     return item
 
 
-def _refuse(path, why):
+def _refuse(path: str, why: str) -> ValueError:
+    """Return the error for a cache that cannot be used."""
     return ValueError(
         f"Few-shot cache {path} {why}. Delete the file, or move it away: the sample is then drawn from the seed."
     )

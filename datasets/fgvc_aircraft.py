@@ -6,8 +6,8 @@ from .base import PromptDataset
 class FGVCAircraft(PromptDataset):
     """Aircraft by variant.
 
-    The official lists: ``variants.txt`` in order of the labels, and ``images_variant_<part>.txt`` with lines ``<image>
-        <variant>``.
+    The official lists: ``variants.txt`` in order of the labels, and ``images_variant_<part>.txt`` with lines
+    ``<image> <variant>``.
     """
 
     folder = "fgvc_aircraft"
@@ -16,18 +16,21 @@ class FGVCAircraft(PromptDataset):
     n_classes = 100
     counts = {"train": 3334, "val": 3333, "test": 3333}
 
-    def read(self):
+    def read(self) -> tuple[list, list, list]:
         """Return the (train, val, test) lists."""
         labels = {name: label for label, name in enumerate(self.lines_of("variants.txt"))}
-        return tuple(self._part(f"images_variant_{part}.txt", labels) for part in ("train", "val", "test"))
+        train, val, test = (self._part(f"images_variant_{part}.txt", labels) for part in ("train", "val", "test"))
+        return train, val, test
 
-    def _part(self, file: str, labels: dict) -> list:
+    def _part(self, file: str, labels: dict[str, int]) -> list:
+        """Return the images that one of the lists names."""
         rows = []
         for line in self.lines_of(file):
             image, _, variant = line.partition(" ")  # a variant may have blanks itself: "Cessna 172"
             if variant not in labels:
                 raise ValueError(
-                    f"{file} in {self.dataset_dir}: the line '{line}' names no variant of variants.txt. {self._way_out()}"
+                    f"{file} in {self.dataset_dir}: the line '{line}' names no variant of variants.txt. "
+                    f"{self._way_out()}"
                 )
             rows.append((f"{image}.jpg", labels[variant], variant))
         return self.as_datums(rows)

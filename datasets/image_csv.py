@@ -1,11 +1,11 @@
-"""One's own images as a table: a CSV with the columns path, label and, if one likes, split. See docs/own_images.md."""
+"""A table of a user's images: a CSV with the columns path, label and perhaps split. See docs/own_images.md."""
 
 import csv
 import io
 import os
 import unicodedata
 
-from .own_images import PARTS, Found, OwnImages, composed, first
+from .own_images import PARTS, Found, OwnImages, first, nfc
 
 
 class ImageCSV(OwnImages):
@@ -18,11 +18,13 @@ class ImageCSV(OwnImages):
         self.table = table and os.path.abspath(os.path.expanduser(os.path.expandvars(table)))
         super().__init__(cfg)
 
-    def find(self) -> list:
+    def find(self) -> list[Found]:
         """See :meth:`OwnImages.find`."""
         rows = read_table(self.table)
         split = "split" in rows[0][1]
-        found, lines, missing = [], {}, []
+        found: list[Found] = []
+        lines: dict[str, int] = {}
+        missing = []
         for number, row in rows:
             path, where = self._on_disk(row["path"]), f"{self.table}, line {number}"
             if path is None:
@@ -31,13 +33,14 @@ class ImageCSV(OwnImages):
             part = PARTS.get(row["split"].casefold(), "") if split else ""
             if split and not part:
                 raise ValueError(
-                    f"{where}: the split is {row['split']!r}; allowed are train, val and test, in every row or, without the column "
+                    f"{where}: the split is {row['split']!r}; allowed are train, val and test, in every row or, "
+                    "without the column "
                     "'split', in none."
                 )
             if path in lines:
-                raise ValueError(f"{where}: {row['path']} stands in line {lines[path]} already. Keep one of them.")
+                raise ValueError(f"{where}: {row['path']} is already listed in line {lines[path]}; remove one.")
             lines[path] = number
-            found.append(Found(path, composed(row["label"]), part))
+            found.append(Found(path, nfc(row["label"]), part))
         if missing:
             raise FileNotFoundError(
                 f"{self.table}: {len(missing)} of {len(rows)} images do not exist: {first(missing)}. "
@@ -45,10 +48,10 @@ class ImageCSV(OwnImages):
             )
         return found
 
-    def _on_disk(self, path: str):
+    def _on_disk(self, path: str) -> str | None:
         """Return a path as the disk spells it, or None: tables come from other systems than images."""
         path = path.replace("\\", "/")
-        for spelling in (path, composed(path), unicodedata.normalize("NFD", path)):
+        for spelling in (path, nfc(path), unicodedata.normalize("NFD", path)):
             full = os.path.join(self.image_dir, spelling)
             if os.path.isfile(full):
                 return os.path.relpath(full, self.image_dir).replace(os.sep, "/")
@@ -63,11 +66,11 @@ class ImageCSV(OwnImages):
         self.split_file = f"split_clusterprompt_{os.path.splitext(os.path.basename(self.table))[0]}.json"
 
 
-def read_table(path: str) -> list:
+def read_table(path: str) -> list[tuple[int, dict[str, str]]]:
     """Return the rows of a table as (number of the line, {column: text}), values stripped.
 
-    The separator is the one of comma, semicolon and tab that the header holds most of: spreadsheets of other languages
-        write semicolons.
+    The separator is comma, semicolon or tab, whichever the header holds most: spreadsheets of other languages write
+    semicolons.
 
     Raises:
         ValueError: It is not UTF-8, has no row, lacks a column or has it twice, or a row has no path, no label or too
@@ -84,19 +87,22 @@ def read_table(path: str) -> list:
     lacking = [name for name in ("path", "label") if name not in reader.fieldnames]
     if lacking:
         raise ValueError(
-            f"{path}: the first line should name the columns path, label and perhaps split; it lacks {' and '.join(lacking)}: "
+            f"{path}: the first line should name the columns path, label and perhaps split; it lacks "
+            f"{' and '.join(lacking)}: "
             f"{header.strip()!r}."
         )
     double = [name for name in ("path", "label", "split") if reader.fieldnames.count(name) > 1]
     if double:
         raise ValueError(
-            f"{path}: the first line names the column {double[0]} more than once (capitals do not count): {header.strip()!r}. Rename the others."
+            f"{path}: the first line names the column {double[0]} more than once (capitals do not count): "
+            f"{header.strip()!r}. Rename the others."
         )
     rows = []
     while row := _next(reader, path):
         if None in row:
             raise ValueError(
-                f'{path}, line {reader.line_num}: more fields than columns. Put a text that holds the separator into "quotes".'
+                f"{path}, line {reader.line_num}: more fields than columns. Put a text that holds the separator "
+                'into "quotes".'
             )
         row = {name: text.strip() for name, text in row.items()}
         for name in ("path", "label"):
@@ -108,7 +114,8 @@ def read_table(path: str) -> list:
     return rows
 
 
-def _next(reader, path: str):
+def _next(reader: csv.DictReader, path: str) -> dict | None:
+    """Return the next row, None after the last one; name the line of a fault."""
     try:
         return next(reader, None)
     except csv.Error as error:

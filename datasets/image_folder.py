@@ -1,4 +1,4 @@
-"""A folder of one's own images: a folder for each class, or train, val and test folders of them.
+"""A folder of a user's images: a folder for each class, or train, val and test folders of them.
 
 See docs/own_images.md.
 """
@@ -8,11 +8,10 @@ import logging
 import os
 from collections import Counter
 
-from .own_images import PARTS, Found, OwnImages, composed, first
+from ..record.files import IMAGE_ENDINGS, is_image_name
+from .own_images import PARTS, Found, OwnImages, first, nfc
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class ImageFolder(OwnImages):
@@ -20,7 +19,7 @@ class ImageFolder(OwnImages):
 
     folder = "."  # the root itself
 
-    def find(self) -> list:
+    def find(self) -> list[Found]:
         """See :meth:`OwnImages.find`."""
         folders = subfolders(self.image_dir)
         parts = {name: PARTS[name.casefold()] for name in folders if name.casefold() in PARTS}
@@ -35,15 +34,17 @@ class ImageFolder(OwnImages):
             places = [("", name, name) for name in folders]
         if not places:
             raise FileNotFoundError(f"No folder of a class in {self.image_dir}. {self._way_out()}")
-        loose = [entry.name for entry in os.scandir(self.image_dir) if is_image(entry.name)]
+        loose = [entry.name for entry in os.scandir(self.image_dir) if is_image_name(entry.name)]
         if loose:
             logger.warning(
                 "%d images lie outside of the class folders and are left alone: %s", len(loose), first(sorted(loose))
             )
-        found, others, empty = [], Counter(), []
+        found: list[Found] = []
+        others: Counter[str] = Counter()
+        empty = []
         for part, name, place in places:
             paths, skipped = images_below(self.image_dir, place)
-            found += [Found(path, composed(name), part) for path in paths]
+            found += [Found(path, nfc(name), part) for path in paths]
             others.update(skipped)
             if not paths:
                 empty.append(
@@ -52,7 +53,7 @@ class ImageFolder(OwnImages):
         if empty:
             raise ValueError(
                 f"No image in {len(empty)} of {len(places)} class folders of {self.image_dir}: {first(empty)}. "
-                f"Images end in {', '.join(SUFFIXES)}; add some, or remove the folder."
+                f"Images end in {', '.join(IMAGE_ENDINGS)}; add some, or remove the folder."
             )
         if others:
             logger.info(
@@ -65,17 +66,19 @@ class ImageFolder(OwnImages):
         self.dataset_dir = root
         if not os.path.isdir(root):
             raise FileNotFoundError(
-                f"Folder of images not found: {root}. Name it with --root, or as DATASET.ROOT in the yaml. {self._way_out()}"
+                f"Folder of images not found: {root}. Name it with --root, or as DATASET.ROOT in the yaml. "
+                f"{self._way_out()}"
             )
         splits = glob.glob(os.path.join(glob.escape(root), "*", "split_*.json"))
         if splits:
             raise ValueError(
-                f"{root} holds whole data sets ({first((os.path.relpath(path, root) for path in sorted(splits)), 3)}), not classes. Name the "
+                f"{root} holds whole data sets "
+                f"({first((os.path.relpath(path, root) for path in sorted(splits)), 3)}), not classes. Name the "
                 f"folder of your images with --root, or as DATASET.ROOT in the yaml. {self._way_out()}"
             )
 
 
-def subfolders(folder: str) -> list:
+def subfolders(folder: str) -> list[str]:
     """Return the names of the folders in a folder, sorted; not hidden ones, nor what macOS and CoOp leave."""
     return sorted(
         entry.name
@@ -84,27 +87,20 @@ def subfolders(folder: str) -> list:
     )
 
 
-def is_image(name: str) -> bool:
-    """Tell whether a file is called like an image; hidden ones are not (macOS leaves ``._photo.jpg`` beside
-    ``photo.jpg``).
-    """
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-
-
-def images_below(root: str, place: str) -> tuple:
+def images_below(root: str, place: str) -> tuple[list[str], Counter[str]]:
     """Return the images below a folder, at any depth, relative to ``root``, and the suffixes of the other files."""
     paths, others = [], []
     for folder, inner, names in os.walk(os.path.join(root, place)):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in names:
-            if is_image(name):
+            if is_image_name(name):
                 paths.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
             elif not name.startswith("."):
                 others.append(os.path.splitext(name)[1].lower())
     return paths, Counter(others)
 
 
-def check_parts(root: str, folders: list, parts: dict):
+def check_parts(root: str, folders: list[str], parts: dict[str, str]) -> None:
     """Raise ValueError unless the folders are one train, one test and at most one val."""
     foreign = [name for name in folders if name not in parts]
     if foreign:
@@ -114,11 +110,13 @@ def check_parts(root: str, folders: list, parts: dict):
     double = [part for part, count in Counter(parts.values()).items() if count > 1]
     if double:
         raise ValueError(
-            f"{root} holds more than one folder of {double[0]} images: {first(n for n in folders if parts[n] == double[0])}. Keep one."
+            f"{root} holds more than one folder of {double[0]} images: "
+            f"{first(n for n in folders if parts[n] == double[0])}. Keep one."
         )
     missing = {"train", "test"} - set(parts.values())
     if missing:
         raise ValueError(
-            f"{root} holds {first(folders)}, but no folder '{min(missing)}'. Rename the one that you mean to {min(missing)} on, "
+            f"{root} holds {first(folders)}, but no folder '{min(missing)}'. Rename the one that you mean to "
+            f"{min(missing)} on, "
             "or put all classes directly into the root, and a split is made."
         )

@@ -4,7 +4,7 @@ from .imagenet import ImageNetVariant
 
 
 class ImageNetA(ImageNetVariant):
-    """200 of ImageNet's classes, numbered anew: the choice is among them alone."""
+    """200 of ImageNet's classes, numbered from 0: the choice is among them alone."""
 
     folder = "imagenet-adversarial"
     images = "imagenet-a"

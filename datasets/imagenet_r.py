@@ -4,7 +4,7 @@ from .imagenet import ImageNetVariant
 
 
 class ImageNetR(ImageNetVariant):
-    """200 of ImageNet's classes, not those of `ImageNetA`, numbered anew: the choice is among them alone."""
+    """200 of ImageNet's classes, not those of `ImageNetA`, numbered from 0: the choice is among them alone."""
 
     folder = "imagenet-rendition"
     images = "imagenet-r"

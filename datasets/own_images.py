@@ -1,4 +1,4 @@
-"""What the two data sets of a user's own images share: class names, a split made once, damaged images left out.
+"""Data sets of a user's own images: class names, a split that is made once, damaged images left out.
 
 See docs/own_images.md.
 """
@@ -9,17 +9,14 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import unicodedata
-import warnings
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from PIL import Image
-from tqdm import tqdm
-
 from ..clip_patches.class_texts import read_descriptions, readable
+from ..record.files import write_text
+from ..record.image_check import find_damaged
 from .base import PromptDataset, read_split
 
 logger = logging.getLogger(__name__)
@@ -54,21 +51,22 @@ class Found(NamedTuple):
 
 
 class OwnImages(PromptDataset):
-    """Images of a user: a subclass finds them, everything else is here.
+    """Images of a user. A subclass finds them; the rest is here.
 
-    A first run checks every image and writes which of them train, validate and test; later runs read that, and stop if
-    the images or their classes are no longer the ones it was written for.
+    The first run checks every image and writes which of them train, validate and test. Later runs read that file, and
+    stop if the images or their classes have changed.
     """
 
     images = "."
     split_file = "split_clusterprompt.json"
 
     def __init__(self, cfg):
+        """See :class:`PromptDataset`."""
         self._descriptions = cfg.DATASET.get("DESCRIPTIONS", "")
         super().__init__(cfg)
 
-    def find(self) -> list:
-        """Return what there is, a list of `Found`."""
+    def find(self) -> list[Found]:
+        """Return all images that the user gives."""
         raise NotImplementedError
 
     def read(self):
@@ -98,24 +96,23 @@ class OwnImages(PromptDataset):
                 first(f"{path} ({reason})" for path, _, reason in split["damaged"]),
             )
         spelling = {
-            composed(item.path): item.path for item in found
+            nfc(item.path): item.path for item in found
         }  # a split made on macOS may spell umlauts another way than this disk
         return tuple(
-            self.as_datums([[spelling[composed(path)], label, name] for path, label, name in split[part]])
+            self.as_datums([[spelling[nfc(path)], label, name] for path, label, name in split[part]])
             for part in ("train", "val", "test")
         )
 
     def _place_elsewhere(self) -> str:
-        """Where the split lies if the folder of the images cannot be written to; the name tells which folder it belongs
-        to.
-        """
+        """Return the split's path in the cache, for a folder of images that is read-only; named by that folder."""
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         key = hashlib.sha256(os.path.realpath(self.image_dir).encode()).hexdigest()[:12]
         return os.path.join(cache, "clusterprompt", f"{os.path.basename(self.image_dir)}-{key}", self.split_file)
 
-    def _write(self, split: dict, places: list) -> str:
+    def _write(self, split: dict[str, list], places: list[str]) -> str:
+        """Write the split to the first of two places that can be written to; return it."""
         try:
-            write_atomically(split, places[0])
+            write_split(split, places[0])
             return places[0]
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -124,16 +121,17 @@ class OwnImages(PromptDataset):
                 "%s cannot be written to (%s): the split goes into your cache", self.image_dir, error.strerror
             )
             os.makedirs(os.path.dirname(places[1]), exist_ok=True)
-            write_atomically(split, places[1])
+            write_split(split, places[1])
             return places[1]
 
     def _way_out(self) -> str:
         return "docs/own_images.md says how folders and tables of your own images should look."
 
 
-def read_classes(path: str, folders: list) -> dict:
-    """Return the class names by folder, in order of the labels: those that a file lists, as it lists them, then the
-    others.
+def read_classes(path: str, folders: list[str]) -> dict[str, str]:
+    """Return the class names by folder, in order of the labels.
+
+    Classes that a file lists come first, in its order, then the others.
 
     Args:
         path: A text file, one class a line: ``folder = class name``, or a folder alone, which keeps its name. It need
@@ -143,9 +141,9 @@ def read_classes(path: str, folders: list) -> dict:
     Raises:
         ValueError: A folder that there is not, or twice; a name that is empty or taken; fewer than two classes.
     """
-    classes = {}
+    classes: dict[str, str] = {}
     for number, line in enumerate(_lines(path), 1):
-        folder, equals, name = (part.strip() for part in composed(line).partition("="))
+        folder, equals, name = (part.strip() for part in nfc(line).partition("="))
         if not folder and not equals or folder.startswith("#"):
             continue
         where = f"{path}, line {number}"
@@ -167,7 +165,7 @@ def read_classes(path: str, folders: list) -> dict:
         raise ValueError(
             f"There is only one class in {os.path.dirname(path)}, {folders[0]!r}: at least two are needed."
         )
-    same = {}
+    same: dict[str, list[str]] = {}
     for folder, name in classes.items():
         same.setdefault(readable(name).casefold(), []).append(folder)
     double = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
@@ -178,7 +176,8 @@ def read_classes(path: str, folders: list) -> dict:
     return classes
 
 
-def _lines(path: str) -> list:
+def _lines(path: str) -> list[str]:
+    """Return the lines of a text file; none where it does not exist."""
     if not os.path.isfile(path):
         return []
     try:
@@ -188,23 +187,26 @@ def _lines(path: str) -> list:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
 
 
-def make_split(folder: str, found: list, classes: dict) -> dict:
-    """Decide which images train, validate and test, in CoOp's form; damaged ones stand under "damaged", with the reason
-    for a name.
+def make_split(folder: str, found: list[Found], classes: dict[str, str]) -> dict[str, list]:
+    """Decide which images train, validate and test.
 
-    Where the user has not decided, 30 % of each class test, 20 % validate and the rest train, at least one each. The
-    lot falls by the sha256 of the paths: the same on every machine, whatever the run's seed, and whatever the other
-        classes hold.
+    Where the user has not decided, 30 % of each class test, 20 % validate and the rest train, at least one each. They
+    are drawn by the sha256 of their paths: the same on every machine, whatever the run's seed, and whatever the other
+    classes hold.
+
+    Returns:
+        The split in CoOp's form. Damaged images are listed under "damaged", with the reason in place of the class name.
 
     Raises:
         ValueError: A class has too few images.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    split = {name: [] for name in LISTS}
+    split: dict[str, list] = {name: [] for name in LISTS}
     given = any(item.part for item in found)
-    by_class = {name: [] for name in classes}
-    for item, fault in zip(found, faults(folder, [item.path for item in found])):
-        if fault:
+    by_class: dict[str, list[Found]] = {name: [] for name in classes}
+    damaged_files = find_damaged([os.path.join(folder, item.path) for item in found])
+    for item in found:
+        if fault := damaged_files.get(os.path.join(folder, item.path)):
             split["damaged"].append([item.path, labels[item.folder], fault])
         else:
             by_class[item.folder].append(item)
@@ -225,7 +227,8 @@ def make_split(folder: str, found: list, classes: dict) -> dict:
             else f"a class needs {MIN_IMAGES}, to train, validate and test"
         )
         raise ValueError(
-            f"Too few images in {len(too_few)} of {len(classes)} classes of {folder}: {first(too_few)}; {need}.{damaged} "
+            f"Too few images in {len(too_few)} of {len(classes)} classes of {folder}: {first(too_few)}; "
+            f"{need}.{damaged} "
             "Add images, or take the class away."
         )
     if not split["test"]:
@@ -233,39 +236,21 @@ def make_split(folder: str, found: list, classes: dict) -> dict:
     return split
 
 
-def assign(items: list) -> dict:
+def assign(items: list[Found]) -> dict[str, list[Found]]:
     """Return the images of one class by part: as the user says, or by lot."""
-    parts = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[Found]] = {"train": [], "val": [], "test": []}
     if any(item.part for item in items):
         for item in items:
             parts[item.part].append(item)
     elif len(items) >= MIN_IMAGES:
-        lots = sorted(items, key=lambda item: hashlib.sha256(composed(item.path).encode()).digest())
+        lots = sorted(items, key=lambda item: hashlib.sha256(nfc(item.path).encode()).digest())
         n_test, n_val = (max(1, (len(items) * tenths + 5) // 10) for tenths in (3, 2))
         parts = {"test": lots[:n_test], "val": lots[n_test : n_test + n_val], "train": lots[n_test + n_val :]}
     return parts
 
 
-def faults(folder: str, paths: list) -> list:
-    """Open and decode every image as training will; return what is wrong with each, an empty string for nothing."""
-
-    def fault(path):
-        try:
-            with Image.open(os.path.join(folder, path)) as image:
-                image.convert("RGB")
-            return ""
-        except Image.UnidentifiedImageError:
-            return "not an image"
-        except Exception as error:  # decoders raise whatever they like on damaged data
-            return str(error) or type(error).__name__
-
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # oddities that do not keep an image from being read
-        return list(tqdm(pool.map(fault, paths), total=len(paths), desc="checking images", disable=None))
-
-
-def read_own_split(path: str) -> dict:
-    """Read what `write_atomically` wrote, or raise ValueError."""
+def read_own_split(path: str) -> dict[str, list]:
+    """Read what `write_split` wrote; raise ValueError for anything else."""
     try:
         split = read_split(path, keys=LISTS)
         if all(isinstance(row, list) and [type(part) for part in row] == [str, int, str] for row in split["damaged"]):
@@ -273,15 +258,15 @@ def read_own_split(path: str) -> dict:
     except ValueError:
         pass
     raise ValueError(
-        f"The split file {path} is damaged, or not one of this program. Delete it, and the next run makes it anew."
+        f"The split file {path} is damaged, or not one of this program. Delete it, and the next run makes it again."
     )
 
 
-def check_unchanged(split: dict, found: list, classes: dict, place: str):
-    """Raise ValueError, with what changed, unless a split is one of just these images, classes and parts."""
+def check_unchanged(split: dict[str, list], found: list[Found], classes: dict[str, str], place: str) -> None:
+    """Raise ValueError, with the changes, if a split was made for other images, classes or parts."""
     labels = {folder: (label, classes[folder]) for label, folder in enumerate(classes)}
-    now = {composed(item.path): item for item in found}
-    then = {composed(path): (part, label, name) for part, rows in split.items() for path, label, name in rows}
+    now = {nfc(item.path): item for item in found}
+    then = {nfc(path): (part, label, name) for part, rows in split.items() for path, label, name in rows}
     changes = [
         ("new images", [path for path in now if path not in then]),
         ("missing images", [path for path in then if path not in now and then[path][0] != "damaged"]),
@@ -297,55 +282,50 @@ def check_unchanged(split: dict, found: list, classes: dict, place: str):
     said = [f"{what}: {len(paths)} ({first(paths, 5)})" for what, paths in changes if paths]
     if said:
         raise ValueError(
-            f"The data have changed since their split was written to {place}: {'; '.join(said)}. Undo that, or delete the "
+            f"The data have changed since their split was written to {place}: {'; '.join(said)}. Undo that, or "
+            "delete the "
             "file: the next run then makes a new split, with which earlier results do not compare."
         )
 
 
-def write_atomically(split: dict, path: str):
-    """Write a split as JSON, one line an image, so that a file of this name is either whole or not there."""
-    handle, work = tempfile.mkstemp(prefix=".split-", dir=os.path.dirname(path))
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            lists = (
-                f'"{part}": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"
-                for part, rows in split.items()
-            )
-            file.write("{\n" + ",\n".join(lists) + "\n}\n")
-        os.chmod(work, 0o644)  # mkstemp's are for their owner alone
-        os.replace(work, path)
-    except BaseException:
-        os.unlink(work)
-        raise
+def write_split(split: dict[str, list], path: str) -> None:
+    """Write a split as JSON, one line an image, whole or not at all."""
+    lists = (
+        f'"{part}": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"
+        for part, rows in split.items()
+    )
+    write_text(path, "{\n" + ",\n".join(lists) + "\n}\n")
 
 
-def composed(text: str) -> str:
-    """Return a text with umlauts as one character (NFC): macOS writes file names with two."""
+def nfc(text: str) -> str:
+    """Normalise to NFC (macOS writes NFD): an umlaut is one character."""
     return unicodedata.normalize("NFC", text)
 
 
-def first(words, n: int = 10) -> str:
+def first(words: Iterable[object], n: int = 10) -> str:
     """Write the first words of a list, with the number of the others."""
-    words = [str(word) for word in words]
-    return ", ".join(words[:n]) + (f" and {len(words) - n} more" if len(words) > n else "")
+    texts = [str(word) for word in words]
+    return ", ".join(texts[:n]) + (f" and {len(texts) - n} more" if len(texts) > n else "")
 
 
-def check_paths(found: list):
-    """Raise ValueError for paths that are no Unicode, or differ in nothing but how Unicode writes them."""
+def check_paths(found: list[Found]) -> None:
+    """Raise ValueError for paths that are not Unicode, or that differ only in how Unicode spells them."""
     broken = [ascii(item.path) for item in found if not _is_text(item.path)]
     if broken:
         raise ValueError(
-            f"{len(broken)} names of files or folders are not UTF-8, as old archives leave them: {first(broken)}. Rename them "
+            f"{len(broken)} names of files or folders are not UTF-8, as old archives leave them: {first(broken)}. "
+            "Rename them "
             "(convmv does it for whole folders)."
         )
-    double = [path for path, count in Counter(composed(item.path) for item in found).items() if count > 1]
+    double = [path for path, count in Counter(nfc(item.path) for item in found).items() if count > 1]
     if double:
         raise ValueError(
-            f"{len(double)} names stand twice, with umlauts in composed and decomposed Unicode: {first(double)}. Rename one of each."
+            f"{len(double)} names occur in both NFC and NFD spelling: {first(double)}. Rename one of each."
         )
 
 
 def _is_text(name: str) -> bool:
+    """Tell whether a file's name is Unicode."""
     try:
         return bool(name.encode())
     except UnicodeEncodeError:

@@ -36,9 +36,8 @@ STYLE = Style(
     blur=(0.2, 0.8),
     noise=(8, 22),
 )
-VERSION = (
-    "1"  # to be raised whenever a picture changes: pictures of two versions give different numbers under the same names
-)
+# Raise it whenever a picture changes: pictures of two versions give different numbers under the same names.
+VERSION = "1"
 NUMBERS = ("one thing", "two things", "three things", "four things", "five things")
 
 
@@ -102,18 +101,18 @@ class DrawnDataset(PromptDataset):
 
     images = "images"
     drawn = True
-    names = ()
+    names: tuple[str, ...] = ()
     sizes = {"train": 32, "val": 8, "test": 40}
     style = STYLE
 
-    def __init_subclass__(cls):
+    def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.n_classes = len(cls.names)
         cls.counts = {part: len(cls.names) * size for part, size in cls.sizes.items()}
 
     @classmethod
     def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
-        """Say what a picture of a class shows; what the class leaves open is drawn by lot."""
+        """Return the content of a picture of a class; what the class leaves open is drawn by lot."""
         raise NotImplementedError
 
     @classmethod
@@ -122,7 +121,7 @@ class DrawnDataset(PromptDataset):
         rng = rng_for(cls.folder, f"{split}/{classname}", index)
         return draw(cls.figure(classname, rng), cls.style, rng)
 
-    def prepare(self, root_dir: str):
+    def prepare(self, root_dir: str) -> None:
         """Write images and split file unless they are there; all or nothing, and safe when two runs start at once."""
         target = os.path.join(root_dir, self.folder)
         if os.path.isfile(os.path.join(target, self.split_file)):
@@ -148,7 +147,8 @@ class DrawnDataset(PromptDataset):
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def _check_version(self, folder: str):
+    def _check_version(self, folder: str) -> None:
+        """Raise ValueError unless this version of the program drew the images."""
         try:
             with open(os.path.join(folder, "version.txt"), encoding="utf-8") as file:
                 version = file.read().strip()
@@ -156,12 +156,14 @@ class DrawnDataset(PromptDataset):
             version = "none"
         if version != VERSION:
             raise ValueError(
-                f"{folder} was drawn by another version of this program (version {version}, wanted {VERSION}); its numbers would not "
-                "compare. Remove that folder and it is drawn anew, or name another data root"
+                f"{folder} was drawn by another version of this program (version {version}, wanted {VERSION}); its "
+                "numbers would not "
+                "compare. Remove that folder and it is drawn again, or name another data root"
             )
 
-    def _write(self, folder: str):
-        split = {part: [] for part in self.sizes}
+    def _write(self, folder: str) -> None:
+        """Draw all images, and write the split file."""
+        split: dict[str, list] = {part: [] for part in self.sizes}
         jobs = [
             (label, name, part, i)
             for label, name in enumerate(self.names)
@@ -188,7 +190,7 @@ class Shapes(DrawnDataset):
     names = CLASSES
 
     @classmethod
-    def figure(cls, classname, rng):
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
         """See :meth:`DrawnDataset.figure`."""
         texture, colour, shape = classname.split(" ")
         return Figure(shape, colour, texture)
@@ -239,7 +241,7 @@ class ShapesTextures(DrawnDataset):
     names = TEXTURES
 
     @classmethod
-    def figure(cls, classname, rng):
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
         """See :meth:`DrawnDataset.figure`."""
         return Figure(None, str(rng.choice(list(COLOURS))), classname)
 
@@ -253,7 +255,7 @@ class ShapesColours(DrawnDataset):
     names = tuple(COLOURS)
 
     @classmethod
-    def figure(cls, classname, rng):
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
         """See :meth:`DrawnDataset.figure`."""
         return Figure(str(rng.choice(SHAPES)), classname, str(rng.choice(TEXTURES)))
 
@@ -267,7 +269,7 @@ class ShapesCounts(DrawnDataset):
     names = NUMBERS
 
     @classmethod
-    def figure(cls, classname, rng):
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
         """See :meth:`DrawnDataset.figure`."""
         return Figure(
             str(rng.choice(SHAPES)),

@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.commands.ablation`."""
+"""Door to `clusterprompt ablation`."""
+
+import sys
 
 from clusterprompt.commands.ablation import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.running.base2new`."""
+"""Door to `clusterprompt base2new`."""
 
-from clusterprompt.running.base2new import main
+import sys
+
+from clusterprompt.commands.base2new import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

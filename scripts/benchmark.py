@@ -18,7 +18,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 import torch
@@ -28,9 +31,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import clusterprompt
 from clusterprompt.clip_patches import encoders, plain
-from clusterprompt.clip_patches.loading import import_clip
+from clusterprompt.clip_patches.anatomy import anatomy, clamp_logit_scale
+from clusterprompt.clip_patches.loading import untrained_clip
+from clusterprompt.clip_patches.stock import CLIP
 from clusterprompt.record import measure
 
+if TYPE_CHECKING:
+    from clusterprompt.trainers.base import PromptTrainer
+
+Result = TypeVar("Result")
 # embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
 GEOMETRIES = {
     "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
@@ -43,7 +52,7 @@ WORDS = (
 )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -53,62 +62,27 @@ def main(argv=None):
         f"matmul peak {peak / 1e9:.0f} GFLOP/s; fastest of {args.repeats}",
         flush=True,
     )
-    rows, records = [], []
+    records = []
     for classes, batch in zip(args.classes, args.batch):
         trainer = build(args, classes, batch)
         for what in args.what:
             run = Step(trainer, args, batch) if what == "step" else Test(trainer, args)
-            record = compare(what, run, args, classes, batch, peak)
+            record = compare(what, run, args, classes, peak)
             records.append(record)
-            rows.append(
-                [
-                    record[k]
-                    for k in (
-                        "what",
-                        "classes",
-                        "images",
-                        "plain s",
-                        "fast s",
-                        "ratio",
-                        "plain CPU-s",
-                        "fast CPU-s",
-                        "CPU ratio",
-                        "plain MB",
-                        "fast MB",
-                        "memory",
-                        "of peak",
-                        "max diff",
-                    )
-                ]
-            )
             print(f"  done: {what} at {classes} classes, {record['ratio']}x", flush=True)
-    headers = [
-        "what",
-        "classes",
-        "images",
-        "plain s",
-        "fast s",
-        "ratio",
-        "plain CPU-s",
-        "fast CPU-s",
-        "CPU ratio",
-        "plain MB",
-        "fast MB",
-        "memory",
-        "of peak",
-        "max diff",
-    ]
-    print(tabulate(rows, headers=headers))
+    print(tabulate(records, headers="keys"))
     print(
-        "'memory' is the peak above what the process held before, fast to plain; 'of peak' the fast path's share of the matmul peak;\n"
-        "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits (test: scale 100)"
+        "'memory' is the peak above what the process held before, fast to plain;\n"
+        "'of peak' the fast path's share of the matmul peak;\n"
+        "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits "
+        "(test: scale 100)"
     )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"arguments": vars(args), "rows": records}, file, indent=2)
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer", default="TAC")
@@ -143,25 +117,22 @@ def matmul_peak(size: int = 3072) -> float:
     return 2 * size**3 / best
 
 
-def class_names(count: int):
+def class_names(count: int) -> list[str]:
     """Make names of one to three words, and one of eight, as in ImageNet."""
     names = [" ".join(WORDS[(i * 7 + j * (3 + i // 16)) % 16] for j in range(1 + i % 3)) for i in range(count)]
     names[count // 2] = " ".join(WORDS[:8])
     return names
 
 
-def random_clip(geometry: str):
+def random_clip(geometry: str) -> CLIP:
     """Build a CLIP of a given size whose activations stay in a sane range."""
-    import_clip()
-    from clip.model import CLIP
-
     torch.manual_seed(0)
-    clip = CLIP(*GEOMETRIES[geometry]).float().eval().requires_grad_(False)
-    clip.logit_scale.data.fill_(4.6052)  # ln 100, as trained
-    return clip
+    clip = untrained_clip(GEOMETRIES[geometry])
+    clamp_logit_scale(clip, least=100, most=100)  # as in a trained CLIP
+    return clip.eval().requires_grad_(False)
 
 
-def build(args, classes: int, batch: int):
+def build(args: argparse.Namespace, classes: int, batch: int) -> PromptTrainer:
     """Construct the trainer over a random CLIP and made-up class names, without any data set."""
     from dassl.config import get_cfg_default
     from dassl.engine import TRAINER_REGISTRY
@@ -174,11 +145,8 @@ def build(args, classes: int, batch: int):
     node.PREC = args.prec
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
-            node[key] = (
-                min(node[key], len(random_clip(args.geometry).transformer.resblocks))
-                if args.geometry == "small"
-                else node[key]
-            )
+            if args.geometry == "small":
+                node[key] = min(node[key], anatomy(random_clip(args.geometry)).text_layers)
 
     def build_data_loader(self):
         self.precision, self.clip = self.settings.PREC, random_clip(args.geometry)
@@ -197,7 +165,7 @@ class Step:
     """One training step without the optimiser's update, so that both paths see the same weights."""
 
     def __init__(self, trainer, args, batch):
-        size = trainer.clip.visual.input_resolution
+        size = trainer.anatomy.input_resolution
         torch.manual_seed(1)
         self.trainer, self.images = trainer, batch * args.views
         views = [torch.randn(batch, 3, size, size) for _ in range(args.views)]
@@ -219,7 +187,7 @@ class Step:
             [p.grad.flatten() for p in self.trainer.learner.parameters() if p.grad is not None]
         )
 
-    def difference(self, fast, slow) -> float:
+    def difference(self, fast: Sequence, slow: Sequence) -> float:
         """Largest relative difference of loss and gradients."""
         return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(fast, slow))
 
@@ -228,7 +196,7 @@ class Test:
     """The evaluation of a small test set in one batch, the classes' text features included."""
 
     def __init__(self, trainer, args):
-        size = trainer.clip.visual.input_resolution
+        size = trainer.anatomy.input_resolution
         torch.manual_seed(3)
         self.trainer, self.images, self.inputs = trainer, args.test_images, torch.randn(args.test_images, 3, size, size)
 
@@ -239,13 +207,13 @@ class Test:
         with self.trainer.fixed_classes():
             return (self.trainer.model_inference(self.inputs),)
 
-    def difference(self, fast, slow) -> float:
+    def difference(self, fast: Sequence, slow: Sequence) -> float:
         """Largest absolute difference of logits."""
         return float((fast[0] - slow[0]).abs().max())
 
 
-def compare(what, run, args, classes, batch, peak) -> dict:
-    """Run both paths in turn and put the figures of merit together."""
+def compare(what: str, run: Step | Test, args: argparse.Namespace, classes: int, peak: float) -> dict:
+    """Run both paths in turn; return one row of the table."""
     discount = Discount()
     slow_text = (
         chunked(plain.encode_text, args.plain_chunk, discount)
@@ -269,7 +237,7 @@ def compare(what, run, args, classes, batch, peak) -> dict:
                 release_memory()
                 held = resident_mb()
                 measure.reset_peak_memory(torch.device("cpu"))
-                wall, cpu, out = timed(lambda: run(keep=path == "fast"))
+                wall, cpu, out = timed(partial(run, keep=path == "fast"))
                 memory = measure.peak_memory_mb(torch.device("cpu")) - held
                 results[path].append((wall - discount.wall, cpu - discount.cpu, memory, out))
     best = {path: [min(r[i] for r in runs) for i in range(3)] for path, runs in results.items()}
@@ -303,21 +271,21 @@ def compare(what, run, args, classes, batch, peak) -> dict:
 class Discount:
     """Time that a chunked plain path spends on the forward pass it has to do twice."""
 
-    def reset(self):
-        """Start anew."""
+    def reset(self) -> None:
+        """Set the times to 0."""
         self.wall = self.cpu = 0.0
 
 
-def chunked(encode_text, size, discount):
-    """Let an encoder take its classes in chunks that keep no graph, counting the time of the first forward pass."""
+def chunked(encode_text: Callable, size: int, discount: Discount) -> Callable:
+    """Make an encoder take its classes in chunks that keep no graph; count the time of the first forward pass."""
 
     def encode(clip, sentences, prompts=(), *args, **kwargs):
         def part(embeddings, eot, *prompts):
             return encode_text(clip, encoders.Sentences(embeddings, eot, 1), prompts, *args, **kwargs)
 
         out = []
-        for embeddings, eot in zip(sentences.embeddings.split(size), sentences.eot.split(size)):
-            wall, cpu, features = timed(lambda: checkpoint(part, embeddings, eot, *prompts, use_reentrant=False))
+        for classes in zip(sentences.embeddings.split(size), sentences.eot.split(size)):
+            wall, cpu, features = timed(partial(checkpoint, part, *classes, *prompts, use_reentrant=False))
             discount.wall, discount.cpu = discount.wall + wall, discount.cpu + cpu
             out.append(features)
         return torch.cat(out, dim=-2)
@@ -325,7 +293,7 @@ def chunked(encode_text, size, discount):
     return encode
 
 
-def timed(function):
+def timed(function: Callable[[], Result]) -> tuple[float, float, Result]:
     """Return wall seconds, CPU seconds and the result of a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     out = function()
@@ -341,7 +309,7 @@ def resident_mb() -> float:
         return 0.0
 
 
-def release_memory():
+def release_memory() -> None:
     """Give freed memory back to the system, so that peaks of one path do not show in the other."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

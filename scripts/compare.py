@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.commands.compare`."""
+"""Door to `clusterprompt compare`."""
+
+import sys
 
 from clusterprompt.commands.compare import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

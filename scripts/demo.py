@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.commands.demo`."""
+"""Door to `clusterprompt demo`."""
+
+import sys
 
 from clusterprompt.commands.demo import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

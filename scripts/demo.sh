@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up once, then compare ZeroshotCLIP, CoOp, TAC and AttriPrompt on the embedded data.   usage: bash scripts/demo.sh [--fresh]
+# Set up once, then compare four methods on drawn data.   usage: bash scripts/demo.sh [options of clusterprompt demo]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
-exec "$PYTHON" "$CHECKOUT/scripts/demo.py" "$@"
+exec "$PYTHON" -m clusterprompt demo "$@"

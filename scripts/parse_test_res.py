@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.commands.logs`."""
+"""Door to `clusterprompt logs`."""
+
+import sys
 
 from clusterprompt.commands.logs import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,7 @@
 
 OpenAI's CLIP class and tokenizer, a symmetric contrastive loss in which every caption that is true of a picture counts
 as its positive, AdamW with a cosine schedule. Prints the zero-shot accuracy on the base and new classes of `shapes` as
-it goes. The model is a small synthetic world's, of use for trying the code out and for nothing else
+it goes. The model knows a small synthetic world only and serves to try the code out
 (clip_patches/embedded/MODEL_CARD.md).
 """
 
@@ -14,8 +14,10 @@ import argparse
 import hashlib
 import math
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +26,11 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from clusterprompt.clip_patches import encoders
+from clusterprompt.clip_patches.anatomy import clamp_logit_scale, logit_scale
 from clusterprompt.clip_patches.class_texts import TEMPLATES
 from clusterprompt.clip_patches.embedded_clip import GEOMETRY, rebuilt_embedding
-from clusterprompt.clip_patches.loading import import_clip, tokenize
+from clusterprompt.clip_patches.loading import tokenize, untrained_clip
+from clusterprompt.clip_patches.stock import CLIP
 from clusterprompt.datasets import drawing, shapes
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -49,7 +53,7 @@ FRAMES = (
 )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, save."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -76,18 +80,18 @@ def main(argv=None):
         tokens = vocabulary.encode(captions)
         image = F.normalize(encoders.encode_image(clip, normalise(images[chosen])), dim=-1)
         text = F.normalize(encoders.encode_text(clip, encoders.embed_tokens(clip, tokens)), dim=-1)
-        loss = contrastive(clip.logit_scale.exp() * image @ text.T, positives([figures[i] for i in chosen], facts))
+        loss = contrastive(logit_scale(clip) * image @ text.T, positives([figures[i] for i in chosen], facts))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
-        with torch.no_grad():
-            clip.logit_scale.clamp_(max=math.log(100))
+        clamp_logit_scale(clip, least=0, most=100)
         if (step + 1) % args.report == 0 or step + 1 == args.steps:
             accuracy = {half: zero_shot(clip, vocabulary, *probe) for half, probe in probes.items()}
             print(
-                f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  zero-shot on shapes: base {accuracy['base']:.1f}  "
+                f"step {step + 1}/{args.steps}  loss {loss.item():.3f}  "
+                f"zero-shot on shapes: base {accuracy['base']:.1f}  "
                 f"new {accuracy['new']:.1f}  {time.time() - began:.0f} s",
                 flush=True,
             )
@@ -95,7 +99,7 @@ def main(argv=None):
     print(f"wrote {args.out}, sha256 {digest}; put it into clip_patches/embedded_clip.py")
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="clip_patches/embedded/tiny.safetensors")
@@ -121,7 +125,7 @@ def random_figure(rng: np.random.Generator) -> drawing.Figure:
     return drawing.Figure(shape, str(rng.choice(list(drawing.COLOURS))), str(rng.choice(drawing.TEXTURES)), count)
 
 
-def draw_one(index: int):
+def draw_one(index: int) -> tuple[drawing.Figure, np.ndarray]:
     """Draw pretraining picture number ``index``."""
     rng = drawing.rng_for("pretraining", "train", index)
     figure = random_figure(rng)
@@ -129,14 +133,14 @@ def draw_one(index: int):
     return figure, np.asarray(drawing.draw(figure, style, rng))
 
 
-def draw_all(count: int, workers: int):
+def draw_all(count: int, workers: int) -> tuple[list[drawing.Figure], torch.Tensor]:
     """Draw all pictures: figures, and (N, 64, 64, 3) uint8."""
     with ProcessPoolExecutor(workers) as pool:
         drawn = list(tqdm(pool.map(draw_one, range(count), chunksize=200), total=count, desc="drawing", disable=None))
     return [figure for figure, _ in drawn], torch.from_numpy(np.stack([image for _, image in drawn]))
 
 
-def draw_probe(half: str, workers: int, per_class: int = 15):
+def draw_probe(half: str, workers: int, per_class: int = 15) -> tuple[torch.Tensor, torch.Tensor, Sequence[str]]:
     """Draw test pictures of one half of `shapes`: images, labels and class names."""
     names = shapes.BASE if half == "base" else shapes.NEW
     jobs = [(name, "test", i) for name in names for i in range(per_class)]
@@ -155,9 +159,11 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 # captions
 
 
-def caption(figure: drawing.Figure, rng: np.random.Generator):
-    """Write a caption that is true of a figure, and the facts it states: (texture, colour, shape, count), None where it
-    is silent.
+def caption(figure: drawing.Figure, rng: np.random.Generator) -> tuple[str, tuple]:
+    """Write a caption that is true of a figure.
+
+    Returns:
+        The caption, and the facts it states: (texture, colour, shape, count), None where it is silent.
     """
     texture, colour, shape, count = (
         keep(value, rng, p)
@@ -178,13 +184,13 @@ def caption(figure: drawing.Figure, rng: np.random.Generator):
     return text, (texture, colour, shape, count)
 
 
-def keep(value, rng, probability):
+def keep(value: Any, rng: np.random.Generator, probability: float) -> Any:
     """Keep a word, or leave it out."""
     return value if value is not None and rng.random() < probability else None
 
 
-def positives(figures, facts) -> torch.Tensor:
-    """Say which caption is true of which picture, (B, B)."""
+def positives(figures: Sequence[drawing.Figure], facts: Sequence[tuple]) -> torch.Tensor:
+    """Tell which caption is true of which picture, (B, B)."""
     rows = [(f.texture, f.colour, f.shape or "pattern", f.count) for f in figures]
     match = torch.ones(len(rows), len(facts), dtype=torch.bool)
     for part in range(4):
@@ -197,7 +203,7 @@ def positives(figures, facts) -> torch.Tensor:
 
 
 def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Symmetric cross-entropy with the positives of a row as equally likely targets."""
+    """Return the symmetric cross-entropy with the positives of a row as equally likely targets."""
 
     def one_way(scores, target):
         return -(target / target.sum(1, keepdim=True) * scores.log_softmax(1)).sum(1).mean()
@@ -206,8 +212,8 @@ def contrastive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     return (one_way(logits, target) + one_way(logits.T, target.T)) / 2
 
 
-def all_words():
-    """Return sentences that between them use every word a caption, a class name or a template can hold."""
+def all_words() -> list[str]:
+    """Return sentences that together use every word of the captions, class names and templates."""
     phrases = [
         *drawing.TEXTURES,
         *drawing.COLOURS,
@@ -230,29 +236,27 @@ def all_words():
 
 
 class Vocabulary:
-    """The rows of the token embedding that captions use, numbered anew in their order (so EOT stays the highest)."""
+    """The rows of the token embedding that captions use, renumbered in their order (so EOT stays the highest)."""
 
     def __init__(self):
         self.rows = sorted(set(tokenize(all_words()).flatten().tolist()))
         self.place = {row: i for i, row in enumerate(self.rows)}
 
-    def encode(self, texts) -> torch.Tensor:
+    def encode(self, texts: Iterable[str]) -> torch.Tensor:
         """Tokenise texts to places among the used rows, (N, 77)."""
         return tokenize(texts).apply_(self.place.__getitem__)
 
 
-def new_clip():
+def new_clip() -> tuple[CLIP, Vocabulary]:
     """Build an untrained CLIP over the used rows of the token embedding; the others are what loading rebuilds."""
-    import_clip()
-    from clip.model import CLIP
-
-    clip, vocabulary = CLIP(*GEOMETRY).float(), Vocabulary()
-    clip.token_embedding = torch.nn.Embedding.from_pretrained(rebuilt_embedding()[vocabulary.rows], freeze=False)
-    return clip, vocabulary
+    vocabulary = Vocabulary()
+    return untrained_clip(GEOMETRY, rebuilt_embedding()[vocabulary.rows]), vocabulary
 
 
 @torch.no_grad()
-def zero_shot(clip, vocabulary, images, labels, names) -> float:
+def zero_shot(
+    clip: CLIP, vocabulary: Vocabulary, images: torch.Tensor, labels: torch.Tensor, names: Sequence[str]
+) -> float:
     """Accuracy in percent with the data set's template."""
     text = encoders.encode_text(
         clip, encoders.embed_tokens(clip, vocabulary.encode([shapes.Shapes.template.format(n) for n in names]))
@@ -261,15 +265,11 @@ def zero_shot(clip, vocabulary, images, labels, names) -> float:
     return 100 * float((F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1).eq(labels).float().mean())
 
 
-def save(clip, rows, path: Path) -> str:
+def save(clip: CLIP, rows: Sequence[int], path: Path) -> str:
     """Write fp16 weights with only the used rows of the token embedding; return the file's sha256."""
-    weights = {
-        name: value.detach().half().contiguous()
-        for name, value in clip.state_dict().items()
-        if name != "token_embedding.weight"
-    }
+    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
+    weights["token_embedding"] = weights.pop("token_embedding.weight")
     weights["token_rows"] = torch.tensor(rows, dtype=torch.int32)
-    weights["token_embedding"] = clip.token_embedding.weight.detach().half().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"format": "pt", "made_by": "scripts/pretrain_tiny_clip.py"})
     return hashlib.sha256(path.read_bytes()).hexdigest()

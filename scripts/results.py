@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.commands.results`."""
+"""Door to `clusterprompt results`."""
+
+import sys
 
 from clusterprompt.commands.results import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

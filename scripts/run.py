@@ -1,4 +1,4 @@
-"""Door to `clusterprompt.commands.run`."""
+"""Door to `clusterprompt run`."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whole protocols: plan, run side by side, go on, show.   usage: bash scripts/run.sh --protocol all --trainers TAC CoOp --datasets shapes [options of scripts/run.py]
+# Whole protocols, side by side.   usage: bash scripts/run.sh --protocol all --trainers TAC --datasets shapes [options of clusterprompt run]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
-exec "$PYTHON" "$CHECKOUT/scripts/run.py" "$@"
+exec "$PYTHON" -m clusterprompt run "$@"

@@ -109,3 +109,4 @@ _setup() {
 
 _setup
 export PYTHON
+export CLUSTERPROMPT_HOME="${CLUSTERPROMPT_HOME:-$CHECKOUT}" # where data/ and output/ are looked for

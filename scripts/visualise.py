@@ -1,6 +1,8 @@
-"""Door to `clusterprompt.commands.pictures`."""
+"""Door to `clusterprompt pictures`."""
+
+import sys
 
 from clusterprompt.commands.pictures import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

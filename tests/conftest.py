@@ -154,7 +154,7 @@ def finished_run(data, backbone, tmp_path_factory):
                 weight.data += 0.05 * torch.randn(weight.shape, generator=draws)
             trainer.set_model_mode("eval")
             trainer.save_model(0, str(folder))
-            trainer.write_result()
+            trainer.recorder.write()
             made[(name, *pairs)] = folder, trainer
         return made[(name, *pairs)]
 

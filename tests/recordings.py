@@ -76,9 +76,7 @@ def logits(trainer, images):
 
 
 def official_state(trainer, recording):
-    """Fill the recorded names of an official checkpoint: learned entries as recorded, the rest with frozen or unused
-    values.
-    """
+    """Fill the recorded names of an official checkpoint: learned entries as recorded, others with other values."""
     learned = recording.below("final_trainable/")
     learned.update(
         {

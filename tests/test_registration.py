@@ -1,5 +1,6 @@
 """extend_cfg: discovery, hosts, config nodes; what real Dassl needs on a current torch."""
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -8,6 +9,7 @@ import textwrap
 
 import numpy
 import pytest
+import support
 import torch
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
@@ -18,7 +20,9 @@ from yacs.config import CfgNode
 import clusterprompt
 from clusterprompt import dassl_compat, registration
 from clusterprompt.datasets.base import PromptDataset
+from clusterprompt.record.result import RunRecord
 from clusterprompt.trainers.base import PromptTrainer
+from clusterprompt.trainers.coop import CoOp
 
 
 @pytest.fixture
@@ -76,9 +80,7 @@ def test_twice_is_once():
 
 
 def test_a_host_keeps_its_own(empty_registries, caplog):
-    """Catches: the host's CoOp or Caltech101 replaced, its keys overwritten, its data set left without the template we
-    need.
-    """
+    """Catches: the host's class replaced, its keys overwritten, its data set left without the template we need."""
     trainers, datasets = empty_registries
     host_trainer = trainers.register()(type("CoOp", (TrainerX,), {}))
     host_dataset = datasets.register()(type("Caltech101", (DatasetBase,), {}))
@@ -114,12 +116,92 @@ def test_frozen_state_is_kept(frozen):
     assert cfg.is_frozen() == cfg.TRAINER.COOP.is_frozen() == frozen
 
 
+@pytest.fixture
+def module_beside(tmp_path, monkeypatch):
+    """A function that puts a module into one of our folders, as a user who adds a file does; its namespace."""
+
+    def put(folder, name, code):
+        package = importlib.import_module(f"clusterprompt.{folder}")
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        full = f"{package.__name__}.{name}"
+        monkeypatch.setitem(sys.modules, full, None)  # so that it is gone afterwards
+        del sys.modules[full]
+        return importlib.import_module(full)
+
+    return put
+
+
+MY_COOP = """
+    from .coop import CoOp
+
+
+    class MyCoOp(CoOp):
+        def losses(self, batch):
+            return {"twice": 2 * super().losses(batch)["ce"]}
+
+
+    class _Unfinished(CoOp):
+        pass
+    """
+
+
+def test_a_subclass_without_options_of_its_own(module_beside, empty_registries, data, backbone, tmp_path):
+    """Catches: `class MyCoOp(CoOp)` that overrides `losses` alone, and is never found."""
+    module = module_beside("trainers", "mycoop", MY_COOP)
+    assert module.MyCoOp in registration.own_trainers() and module._Unfinished not in registration.own_trainers()
+    cfg = support.config("MyCoOp", data, backbone, tmp_path, "TRAINER.MYCOOP.N_CTX", 3, "OPTIM.MAX_EPOCH", 1)
+    assert dict(cfg.TRAINER.MYCOOP) == {**CoOp.options, "N_CTX": 3, "PREC": "fp32"}
+    assert cfg.TRAINER.COOP.N_CTX == CoOp.options["N_CTX"]
+    trainer = empty_registries[0].get("MyCoOp")(cfg)
+    trainer.train()
+    record = RunRecord.read(tmp_path)
+    assert (record.trainer, record.status, list(record.history[0]["losses"])) == ("MyCoOp", "finished", ["twice"])
+    assert trainer.learner.ctx.shape == (3, 128)
+
+
+def test_subclasses_of_every_method(build, data, backbone, tmp_path):
+    """Catches: a method that reads its settings from a node of a fixed name, where a subclass has its own."""
+    for method in registration.own_trainers():
+        subclass = type(f"My{method.__name__}", (method,), {"config_node": ""})
+        cfg = support.config(method.__name__, data, backbone, tmp_path).clone()
+        cfg.defrost()
+        cfg.TRAINER.NAME, cfg.TRAINER[subclass.node()] = subclass.__name__, cfg.TRAINER[method.node()]
+        del cfg.TRAINER[method.node()]
+        cfg.freeze()
+        trainer = subclass(cfg)
+        if trainer.learner is None:
+            continue
+        trainer.set_model_mode("train")
+        trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 10**9
+        assert trainer.forward_backward(next(iter(trainer.train_loader_x)))["loss"] > 0, method
+
+
+def test_a_data_set_with_another_template(module_beside, empty_registries, data, backbone, tmp_path):
+    """Catches: a subclass of a data set that changes the template alone, and is never found."""
+    code = """
+        from .caltech101 import Caltech101
+
+
+        class Caltech101Sketched(Caltech101):
+            template = "a sketch of a {}."
+        """
+    module = module_beside("datasets", "caltech_sketched", code)
+    assert module.Caltech101Sketched in registration.own_datasets()
+    assert "DrawnDataset" not in {cls.__name__ for cls in registration.own_datasets()}
+    cfg = support.config("CoOp", data, backbone, tmp_path, "DATASET.NAME", "Caltech101Sketched")
+    dataset = empty_registries[1].get("Caltech101Sketched")(cfg)
+    assert dataset.template == "a sketch of a {}." and len(dataset.classnames) == 8
+
+
 def test_no_names_of_real_dassl():
     """Catches: a class whose name real Dassl has taken, so that ours would never be used there."""
     taken = (
-        "SE MCD MME ADDA CDAC DAEL DANN AdaBN M3SDA SourceOnly DDAIG DAELDG Vanilla CrossGrad DomainMix EntMin FixMatch MixMatch MeanTeacher "
-        "SupBaseline Digit5 VisDA17 CIFARSTL Office31 DomainNet OfficeHome miniDomainNet PACS VLCS FMoW IWildCam Camelyon17 CIFAR10C CIFAR100C "
-        "DigitsDG DigitSingle OfficeHomeDG CIFAR10 CIFAR100 SVHN STL10"
+        "SE MCD MME ADDA CDAC DAEL DANN AdaBN M3SDA SourceOnly DDAIG DAELDG Vanilla CrossGrad DomainMix EntMin "
+        "FixMatch MixMatch MeanTeacher SupBaseline Digit5 VisDA17 CIFARSTL Office31 DomainNet OfficeHome miniDomainNet "
+        "PACS VLCS FMoW IWildCam Camelyon17 CIFAR10C CIFAR100C DigitsDG "
+        "DigitSingle OfficeHomeDG CIFAR10 CIFAR100 SVHN STL10"
     ).split()
     ours = {cls.__name__ for cls in registration.own_trainers() + registration.own_datasets()}
     assert not ours & set(taken)
@@ -153,9 +235,7 @@ def test_the_stand_in_needs_no_repairs():
 
 @pytest.mark.slow
 def test_real_dassl_is_made_to_run(tmp_path):
-    """Catches: one of the four repairs missing; a package that does what real Dassl does at import and later stands in
-    for it.
-    """
+    """Catches: one of the four repairs missing; a package that stays replaced after real Dassl's import."""
     package = tmp_path / "dassl"
     for name, text in {
         "__init__.py": "__version__ = '0.6.3'\n",

@@ -1,13 +1,15 @@
 """docs/new_trainer.md, followed to the letter: its files are written, its commands are run (on smaller data)."""
 
-import importlib
 import importlib.util
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+
+from clusterprompt.commands import base2new, compare, worker
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TEXT = (CHECKOUT / "docs" / "new_trainer.md").read_text(encoding="utf-8")
@@ -70,30 +72,24 @@ def test_one_py_and_one_yaml():
 def test_runs(checkout, capsys):
     """Catches: code in the document that the base class or the config no longer take."""
     trainer, dataset, seed, *pairs = small(COMMANDS["scripts/base2new.sh"])
-    base2new = importlib.import_module("clusterprompt.running.base2new")
     words = ["--trainer", trainer, "--dataset", dataset, "--seed", seed, "DATALOADER.NUM_WORKERS", "0", *pairs]
-    scores = base2new.main(words)
-    assert set(scores) == {"base", "new", "hm"} and (checkout / "out" / "base2new").is_dir()
+    assert base2new.main(words) == 0 and (checkout / "out" / "base2new").is_dir()
     assert "stay" in next((checkout / "out").rglob("train_base/**/log.txt")).read_text()
 
 
-def test_stands_in_the_table(checkout, monkeypatch, capsys):
+def test_is_in_the_table(checkout, monkeypatch, capsys):
     """Catches: a table that goes by a list of names."""
-    compare = importlib.import_module("clusterprompt.commands.compare")
 
-    def run_here(self, command, environment, log):
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in environment.items():
-                patch.setenv(key, value)
-            importlib.import_module("clusterprompt.running.base2new").main(command[2:])
+    def run_here(self, job, overwrite, environment, log):
+        """Do in this process, where the new file is found, what the worker does in its own."""
+        return worker.main(["--overwrite" if overwrite else "--resume", *(spec.to_json() for spec in job.specs)])
 
-    monkeypatch.setattr(
-        "clusterprompt.running.runner.Runner.call", run_here
-    )  # in this process, where the new file is found
-    monkeypatch.setattr("clusterprompt.running.runner.MOST_JOBS", 1)
-    rows = compare.main(small(COMMANDS["scripts/compare.sh"]))
-    assert {row["trainer"] for row in rows} == {"ZeroshotCLIP", "LinearProbe"}
-    assert next(row for row in rows if row["trainer"] == "LinearProbe")["parameters"] == 32 * 32
+    monkeypatch.setattr("clusterprompt.running.engine.LocalEngine.call", run_here)
+    monkeypatch.setattr("clusterprompt.running.machine.MOST_JOBS", 1)
+    assert compare.main(small(COMMANDS["scripts/compare.sh"])) == 0
+    table = (checkout / "out" / "compare" / "table_caltech101.json").read_text()
+    rows = {row["trainer"]: row for row in json.loads(table)["table"]}
+    assert set(rows) == {"ZeroshotCLIP", "LinearProbe"} and rows["LinearProbe"]["parameters"] == 32 * 32
     assert "LinearProbe" in capsys.readouterr().out
 
 

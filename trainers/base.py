@@ -1,16 +1,14 @@
-"""Everything about a prompt-learning trainer that is Dassl-shaped, so that a method's file holds its method and nothing
-else.
-"""
+"""PromptTrainer, the base class of all methods."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Dict, NamedTuple, Optional, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,49 +18,19 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
 from ..clip_patches.class_texts import check_template, read_descriptions
 from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
+from ..clip_patches.stock import CLIP
 from ..record import measure
-from ..record.history import Step, earlier_history, epoch_entry
-from ..record.predictions import Predictions
-from ..record.result import RunRecord, task_of
-from ..record.tracking import WandbRun, check_wandb
-from .parts.checkpoints import Renames, find_checkpoint, learner_weights, read_with_notes
-from .parts.origin import methods_by_names, origin_of
+from ..record.history import Step
+from ..record.recorder import Recorder
+from ..record.tracking import check_wandb
+from .parts.batch import Batch, Task
+from .parts.checkpoints import Renames, checkpoint_path
+from .parts.loading import load_learner
 
 logger = logging.getLogger(__name__)
-
-
-class Batch(NamedTuple):
-    """A training batch on the device.
-
-    Attributes:
-        images: Views of the images, view-major (all first views, then all second ones), (views * B, 3, H, W).
-        labels: Their labels, (views * B,).
-        views: Random augmentations per image (DATALOADER.K_TRANSFORMS).
-        img0: The images without augmentation, (B, 3, H, W); None unless DATALOADER.RETURN_IMG0.
-        index: Their places in the training list, (B,), if the loader tells.
-    """
-
-    images: Tensor
-    labels: Tensor
-    views: int
-    img0: Optional[Tensor]
-    index: Optional[Tensor]
-
-
-class Task(NamedTuple):
-    """What a model needs to know of a data set, for use without its images.
-
-    Attributes:
-        classnames: In order of the labels.
-        template: The hand-written prompt, with ``{}`` for the class name.
-        train_x: The training images: none.
-    """
-
-    classnames: Sequence[str]
-    template: str
-    train_x: Sequence = ()
 
 
 def unit(features: Tensor) -> Tensor:
@@ -73,33 +41,43 @@ def unit(features: Tensor) -> Tensor:
 class PromptTrainer(TrainerX):
     """Train a learner around a frozen CLIP.
 
-    A method says its ``options``, builds a learner, computes ``text_features``, ``image_features`` and its ``losses``;
-    methods whose text depends on the image override ``classify`` instead.
+    A method declares its ``options``, builds a learner, and computes ``text_features``, ``image_features`` and its
+    ``losses``; methods whose text depends on the image override ``classify`` instead.
 
     Attributes:
         options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
-        config_node: Name of that node where the authors' code shares another method's; default the class name in
+        config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
-        checkpoint_folder: Name under which the learner is registered, so also its folder below the output folder; the
+        checkpoint_folder: Name under which the learner is registered, and so of its folder below the output folder; the
             official one.
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
-        official_ignored: Patterns of entries in official checkpoints that play no part.
-        clip: Stock CLIP, frozen, in eval mode. fp32 until the learner is built, then in the precision of the run.
-        learner: Holds all that is learned, in fp32; None for a method that learns nothing.
+        official_ignored: Patterns of entries in official checkpoints that are not loaded.
+        text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
+        tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
+        clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
+        learner: Module with all learned parameters, in fp32; None for a method that learns nothing.
+        recorder: Keeps what the run leaves behind.
     """
 
-    options: Dict[str, object] = {"PREC": "fp32"}
+    options: Mapping[str, object] = {"PREC": "fp32"}
     config_node = ""
     checkpoint_folder = "prompt_learner"
     official_names: Renames = ()
-    official_ignored = ()
+    official_ignored: Sequence[str] = ()
+    text_needs_image: Any = False  # a bool, or a property
+    tied_to_classes: Any = ""  # a str, or a property
+    clip: CLIP
+    learner: Any  # an nn.Module of the method's own class, or None
+    cfg: Any  # Dassl's attributes from here on
+    dm: Any
+    test_loader: Any
 
-    # ------------------------------------------------------------------ a method's own part
-    def build_learner(self) -> Optional[nn.Module]:
+    # ------------------------------------------------------------------ what a method defines
+    def build_learner(self) -> nn.Module | None:
         """Return the module that holds the method's parameters; ``self.clip`` is still fp32."""
         raise NotImplementedError
 
-    def losses(self, batch: Batch) -> Dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the objective by name; their sum is minimised. Default: cross-entropy."""
         return {"ce": self.cross_entropy(self.classify(batch.images), batch.labels)}
 
@@ -108,69 +86,81 @@ class PromptTrainer(TrainerX):
         raise NotImplementedError
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Return the normalised features of images, (B, d). Default: stock CLIP."""
+        """Return the normalised features of images, (B, d). Default: stock CLIP's."""
         return unit(encoders.encode_image(self.clip, images))
 
     def classify(self, images: Tensor) -> Tensor:
         """Return the logits of images, (B, C)."""
         return self.logits(self.image_features(images), self.class_features())
 
-    @property
-    def text_needs_image(self) -> bool:
-        """Whether the class texts depend on the image: then there are no ``text_features`` to be kept."""
-        return False
-
-    @property
-    def tied_to_classes(self) -> str:
-        """Why what is learned serves no classes but those of the training; empty if it serves any."""
-        return ""
+    def backward(self, loss: Tensor) -> None:
+        """Backpropagate. Override to change gradients (ProGrad)."""
+        loss.backward()
 
     def end_epoch(self) -> None:
-        """Do what a method does with the weights at the end of an epoch, before validation and checkpoint."""
+        """Change the weights at the end of an epoch, before validation and checkpoint. Default: nothing."""
+
+    def before_load(self, weights: Mapping[str, Tensor]) -> None:
+        """Prepare the learner for a checkpoint whose shapes depend on its training task. Default: nothing."""
+
+    def extra_results(self) -> dict:
+        """Return the method's own fields of ``result.json``."""
+        return {}
 
     # ------------------------------------------------------------------ construction
-    def __init__(self, cfg, task: Optional[Task] = None):
-        """Build everything for a run; with a task in the data set's place, all but the loaders, and nothing is read
-        from its folder.
+    def __init__(self, cfg: Any, task: Task | None = None):
+        """Build a trainer.
+
+        Args:
+            cfg: Dassl's config.
+            task: Build for inference on these classes: no data set, no loaders.
         """
         self.task = task
-        self.status, self.scores, self.seconds = "finished", {}, {"train": 0.0, "test": 0.0}
-        self.seconds_per_epoch = 0.0
-        self.history, self.trained_on = [], None
-        self.batch_accuracy, self._steps, self._wandb = None, [], None
-        self._classes_fixed, self._class_features = False, None
-        self._predictions = Predictions()
+        self.recorder = Recorder(self)
+        self.batch_accuracy: float | None = None
+        self._classes_fixed = False
+        self._class_features: Tensor | None = None
         super().__init__(cfg)
 
     @classmethod
     def node(cls) -> str:
-        """Name of the method's node below ``cfg.TRAINER``."""
+        """Return the name of the method's node below ``cfg.TRAINER``."""
         return cls.config_node or cls.__name__.upper()
 
     @property
-    def settings(self):
+    def settings(self) -> Any:
         """The method's node of the config."""
         return self.cfg.TRAINER[self.node()]
 
     @property
-    def classnames(self):
-        """Names of the classes in order of their labels."""
+    def classnames(self) -> Sequence[str]:
+        """Names of the classes, in order of their labels."""
         return self.dm.dataset.classnames
 
     @property
     def template(self) -> str:
-        """The hand-written prompt: the config's, or else the data set's."""
+        """The hand-written prompt: the config's, else the data set's."""
         return self.cfg.DATASET.TEMPLATE or getattr(self.dm.dataset, "template", "a photo of a {}.")
 
-    def descriptions(self):
-        """Return the sentences of each class from the JSON that the config names, the method's own first; None if it
-        names none.
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Sizes of the CLIP."""
+        return anatomy(self.clip)
+
+    def descriptions(self) -> list[list[str]] | None:
+        """Return the sentences of each class from the JSON that the config names; None if it names none.
+
+        The method's own DESCRIPTIONS go before the data set's.
         """
         path = self.settings.get("DESCRIPTIONS") or self.cfg.DATASET.DESCRIPTIONS
         return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
 
-    def check_cfg(self, cfg):
-        """Refuse what no method can run with."""
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse settings that no method can run with.
+
+        Raises:
+            ValueError: A template without one ``{}``, an unknown precision, or wandb asked for and not installed.
+        """
         if cfg.DATASET.TEMPLATE:
             check_template(cfg.DATASET.TEMPLATE)
         allowed = [p for p in PRECISIONS if p != "bf16"]
@@ -179,19 +169,15 @@ class PromptTrainer(TrainerX):
             raise ValueError(f"TRAINER.{self.node()}.PREC is {precision!r}; allowed are {', '.join(allowed)}")
         check_wandb(cfg.TRAIN.get("WANDB", ""))
 
-    def build_data_loader(self):
+    def build_data_loader(self) -> None:
         """Load CLIP, fit the input size to it, then build the loaders."""
         measure.reset_peak_memory(self.device)
         self.precision = self.settings.PREC
         self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)
-        size = (self.clip.visual.input_resolution,) * 2
-        if tuple(self.cfg.INPUT.SIZE) != size:
-            logger.info(
-                "INPUT.SIZE %s does not fit backbone %s: using %s",
-                tuple(self.cfg.INPUT.SIZE),
-                self.cfg.MODEL.BACKBONE.NAME,
-                size,
-            )
+        size = (self.anatomy.input_resolution,) * 2
+        given = tuple(self.cfg.INPUT.SIZE)
+        if given != size:
+            logger.info("INPUT.SIZE %s does not fit backbone %s: using %s", given, self.cfg.MODEL.BACKBONE.NAME, size)
             self.cfg = self.cfg.clone()
             self.cfg.defrost()
             self.cfg.INPUT.SIZE = size
@@ -203,8 +189,8 @@ class PromptTrainer(TrainerX):
             self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
             self.num_classes, self.lab2cname = len(self.classnames), dict(enumerate(self.classnames))
 
-    def build_model(self):
-        """Build the learner, then put CLIP into the precision of the run."""
+    def build_model(self) -> None:
+        """Build the learner, then cast CLIP to the precision of the run."""
         self.learner = self.build_learner()
         set_precision(self.clip, self.precision)
         self._check_ops()
@@ -213,24 +199,23 @@ class PromptTrainer(TrainerX):
             return
         self.learner.float().to(self.device)
         if self.cfg.MODEL.INIT_WEIGHTS:
-            self._load_file(self.cfg.MODEL.INIT_WEIGHTS)
+            load_learner(self, self.cfg.MODEL.INIT_WEIGHTS)
         if self.device.type == "cuda" and self.precision == "amp":
             self.scaler = torch.amp.GradScaler("cuda")
         self.model = self.learner
         self.optim = build_optimizer(self.learner, self.cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model(self.checkpoint_folder, self.learner, self.optim, self.sched)
-        learned = sum(p.numel() for p in self.learner.parameters())
         logger.info(
             "%s learns %s parameters on a frozen %s, precision %s, on %s",
             type(self).__name__,
-            f"{learned:,}",
+            f"{sum(p.numel() for p in self.learner.parameters()):,}",
             self.cfg.MODEL.BACKBONE.NAME,
             self.precision,
             measure.device_name(self.device),
         )
 
-    def _check_ops(self):
+    def _check_ops(self) -> None:
         """Fail early and clearly where a device lacks half-precision kernels."""
         if self.precision != "fp16" or self.device.type == "cuda":
             return
@@ -241,7 +226,7 @@ class PromptTrainer(TrainerX):
             raise ValueError(f"PREC fp16 cannot run on {self.device}: {error}; use PREC amp or fp32 there") from error
 
     # ------------------------------------------------------------------ training
-    def train(self):
+    def train(self) -> None:
         """Train and test; a method that learns nothing is only tested."""
         if self.learner is None:
             logger.info("%s learns nothing: testing it", type(self).__name__)
@@ -249,28 +234,40 @@ class PromptTrainer(TrainerX):
         else:
             super().train()
 
-    def parse_batch_train(self, batch) -> Batch:
-        """Put a batch of Dassl's loader on the device, views concatenated."""
+    def before_train(self) -> None:
+        """Resume if there is something to resume, and begin the record."""
+        super().before_train()
+        self.recorder.start_training(self.cfg.RESUME or self.cfg.OUTPUT_DIR, self.start_epoch)
+
+    def run_epoch(self) -> None:
+        """Run one epoch and append its averages to the history."""
+        with self.recorder.epoch(self.epoch + 1, self.get_current_lr()):
+            super().run_epoch()
+
+    def parse_batch_train(self, batch: dict) -> Batch:
+        """Move a batch of Dassl's loader to the device, views concatenated."""
         images = batch["img"] if isinstance(batch["img"], list) else [batch["img"]]
-        img0, index = batch.get("img0"), batch.get("index")
+        img0 = batch.get("img0")
         return Batch(
-            images=torch.cat([i.to(self.device) for i in images]),
+            images=torch.cat([view.to(self.device) for view in images]),
             labels=batch["label"].to(self.device).repeat(len(images)),
             views=len(images),
             img0=None if img0 is None else img0.to(self.device),
-            index=index,
+            index=batch.get("index"),
         )
 
-    def forward_backward(self, batch) -> Dict[str, float]:
-        """Do one step of optimisation.
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        """Take one step of optimisation.
+
+        Returns:
+            Numbers for the log: the loss, its terms if there are several, and the batch's accuracy.
 
         Raises:
-            FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are left as they
-                were.
+            FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are unchanged.
         """
         with autocast(self.precision, self.device):
             terms = self.losses(self.parse_batch_train(batch))
-        loss = sum(terms.values())
+        loss = torch.as_tensor(sum(terms.values()))
         value = loss.item()
         values = {name: term.item() for name, term in terms.items()}
         if not math.isfinite(value):
@@ -288,23 +285,21 @@ class PromptTrainer(TrainerX):
             self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        self._steps.append(Step(value, values, self.batch_accuracy))
-        summary = {
-            "loss": value,
-            **({f"loss_{name}": term for name, term in values.items()} if len(values) > 1 else {}),
-        }
-        return summary if self.batch_accuracy is None else {**summary, "acc": self.batch_accuracy}
 
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a loss; the place for what a method does with gradients."""
-        loss.backward()
+        self.recorder.add_step(Step(value, values, self.batch_accuracy))
+        summary = {"loss": value}
+        if len(values) > 1:
+            summary.update({f"loss_{name}": term for name, term in values.items()})
+        if self.batch_accuracy is not None:
+            summary["acc"] = self.batch_accuracy
+        return summary
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """Return a loss as half precision on a GPU needs it: so large that its gradients do not vanish."""
+        """Scale the loss for fp16 (GradScaler); unchanged otherwise."""
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Return scaled cosine similarities in fp32.
+        """Return scaled cosine similarities in fp32, (B, C).
 
         Args:
             image_features: Normalised, (B, d).
@@ -312,7 +307,7 @@ class PromptTrainer(TrainerX):
         """
         with torch.autocast(self.device.type, enabled=False):
             image_features, text_features = image_features.float(), text_features.float()
-            scale = self.clip.logit_scale.float().exp()
+            scale = logit_scale(self.clip)
             if text_features.dim() == 3:
                 return scale * torch.einsum("bd,bcd->bc", image_features, text_features)
             return scale * image_features @ text_features.T
@@ -322,44 +317,24 @@ class PromptTrainer(TrainerX):
         self.batch_accuracy = compute_accuracy(logits.detach(), labels)[0].item()
         return F.cross_entropy(logits, labels)
 
-    def before_train(self):
-        """Resume if there is something to resume, and leave a record that training began."""
-        super().before_train()
-        self.history = earlier_history(self.cfg.RESUME or self.cfg.OUTPUT_DIR, self.start_epoch)
-        self.trained_on = task_of(self.cfg)
-        self.status, self._began = "training", time.time()
-        self.write_result()
-
-    def run_epoch(self):
-        """Run Dassl's epoch, and keep what became of it."""
-        self._steps, lr, began = [], self.get_current_lr(), time.time()
-        super().run_epoch()
-        self.history.append(epoch_entry(self.epoch + 1, lr, self._steps, time.time() - began))
-
-    def after_epoch(self):
-        """Let the method handle its weights, then validate and save."""
+    def after_epoch(self) -> None:
+        """Run the method's end of epoch, then validate and save."""
         self.end_epoch()
-        self.write_result()  # before the checkpoint, so that a resumed run finds the history of every epoch that it does not repeat
+        # Before the checkpoint, so that a resumed run finds the history of every epoch that it does not repeat.
+        self.recorder.write()
         super().after_epoch()
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Test and write the finished record."""
-        self.seconds["train"] = time.time() - self._began
-        here = (
-            self.max_epoch - self.start_epoch
-        )  # a resumed run did not do all, and none if it was stopped in its final test
-        earlier = [entry["seconds"] for entry in self.history]
-        self.seconds_per_epoch = self.seconds["train"] / here if here else sum(earlier) / max(1, len(earlier))
+        self.recorder.end_training(self.max_epoch - self.start_epoch)
         super().after_train()
-        self.status = "finished"
-        self.write_result()
+        self.recorder.finish()
 
     # ------------------------------------------------------------------ evaluation
     @contextmanager
-    def fixed_classes(self):
+    def fixed_classes(self) -> Iterator[None]:
         """Compute the classes' features once for all images classified inside the block."""
-        self._class_features = None
-        self._classes_fixed = True
+        self._class_features, self._classes_fixed = None, True
         try:
             yield
         finally:
@@ -373,22 +348,22 @@ class PromptTrainer(TrainerX):
             self._class_features = self.text_features()
         return self._class_features
 
-    def model_inference(self, input):
+    def model_inference(self, input: Tensor) -> Tensor:
         """Return the logits of a batch of images, (B, C)."""
         with autocast(self.precision, self.device):
             logits = self.classify(input)
-        self._predictions.add_logits(logits)
+        self.recorder.predictions.add_logits(logits)
         return logits
 
-    def parse_batch_test(self, batch):
+    def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
         """Return images and labels on the device."""
         images, labels = super().parse_batch_test(batch)
-        self._predictions.add_images(labels, batch.get("impath", ()))
+        self.recorder.predictions.add_images(labels, batch.get("impath", ()))
         return images, labels
 
     @torch.no_grad()
-    def test(self, split: Optional[str] = None, **ignored) -> float:
-        """Evaluate on the test or validation images; write the record, and after a test each image's prediction.
+    def test(self, split: str | None = None, **ignored: Any) -> float:
+        """Evaluate on the test or validation images; write the record and, after a test, each image's prediction.
 
         Args:
             split: ``val`` or ``test``; default cfg.TEST.SPLIT.
@@ -397,38 +372,26 @@ class PromptTrainer(TrainerX):
         Returns:
             The first of the evaluator's results, the accuracy in percent.
         """
-        began = time.time()
-        self._predictions = Predictions()
-        with self.fixed_classes():
+        with self.recorder.evaluation(), self.fixed_classes():
             accuracy = super().test(split)
-        self.seconds["test"] += time.time() - began
-        predictions, self._predictions = self._predictions, Predictions()
-        split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
-        self.scores[split] = {"accuracy": accuracy, **predictions.scores(self.classnames)}
-        if split == "test":
-            predictions.write(self.output_dir, self.cfg.DATASET.ROOT)
-        self.write_result()
-        if self.status == "finished":  # not the test at the end of a training run, which closes it
+        validated = (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None
+        self.recorder.add_evaluation("val" if validated else "test", accuracy)
+        if self.recorder.status == "finished":  # after training, Dassl closes the writer itself
             self.close_writer()
         return accuracy
 
-    # ------------------------------------------------------------------ scalars
-    def write_scalar(self, tag, value, *step):
-        """Record a number for tensorboard (Dassl's part), and for Weights & Biases where asked for."""
+    # ------------------------------------------------------------------ scalars and checkpoints
+    def write_scalar(self, tag: str, value: float, *step: int) -> None:
+        """Log a number to tensorboard (Dassl's part), and to Weights & Biases if the config names a project."""
         super().write_scalar(tag, value, *step)
-        if self.cfg.TRAIN.get("WANDB", ""):
-            self._wandb = self._wandb or WandbRun(self.cfg)
-            self._wandb.log(tag, value, *step)
+        self.recorder.log_scalar(tag, value, *step)
 
-    def close_writer(self):
-        """Close what scalars were written to."""
+    def close_writer(self) -> None:
+        """Close tensorboard's writer and the run at Weights & Biases."""
         super().close_writer()
-        if self._wandb is not None:
-            self._wandb.finish()
-            self._wandb = None
+        self.recorder.close()
 
-    # ------------------------------------------------------------------ files
-    def load_model(self, directory: str, epoch: Optional[int] = None):
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load the learner's weights, ours or official, from a training run's folder.
 
         Args:
@@ -440,53 +403,9 @@ class PromptTrainer(TrainerX):
             ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; an epoch of
                 a single file.
         """
-        if not directory or self.learner is None:
-            print(
-                "No checkpoint is loaded: "
-                + ("no folder is given" if self.learner is not None else "nothing is learned")
-            )
-            return
-        is_file = str(directory).endswith(".safetensors")
-        if is_file and epoch is not None:
-            raise ValueError(
-                f"{directory} is a single file: epoch {epoch} cannot be chosen from it. Leave out --load-epoch, or name the run's folder"
-            )
-        self._load_file(directory if is_file else find_checkpoint(directory, self.checkpoint_folder, epoch))
-
-    def _load_file(self, path):
-        weights, notes = read_with_notes(path)
-        method, trained_on, trained_classes = origin_of(path, notes)
-        name = type(self).__name__
-        if method and method != name:
-            raise ValueError(
-                f"{path} was written by {method}, not by {name}; load it with --trainer {method}, or name a run of {name}"
-            )
-        if self.tied_to_classes and trained_classes and list(trained_classes) != list(self.classnames):
-            raise ValueError(
-                f"{path} serves no other classes than those it was trained on, {_few(trained_classes)}: {self.tied_to_classes}. "
-                f"Here they are {_few(self.classnames)}"
-            )
-        try:
-            weights = learner_weights(
-                weights, self.learner, self.clip, self.official_names, self.official_ignored, str(path)
-            )
-        except ValueError as error:
-            others = methods_by_names(os.path.basename(os.path.dirname(path)), weights)
-            if not others or name in others:
-                raise
-            raise ValueError(f"{error}. By its entries it is of {' or '.join(others)}, not of {name}") from error
-        self.learner.load_state_dict(weights)
-        self.trained_on = trained_on
-        print(f"Loaded {self.checkpoint_folder} from {path} (epoch {notes.get('epoch', '?')})")
-
-    def write_result(self):
-        """Write ``result.json`` into the output folder."""
-        RunRecord.of(self).write(self.output_dir)
-
-    def extra_results(self) -> dict:
-        """Return what a method adds to ``result.json``."""
-        return {}
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"
+        if self.learner is None:
+            print("No checkpoint is loaded: nothing is learned")
+        elif not directory:
+            print("No checkpoint is loaded: no folder is given")
+        else:
+            load_learner(self, checkpoint_path(directory, self.checkpoint_folder, epoch))

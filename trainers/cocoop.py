@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import tokenize
 from ..clip_patches.class_texts import fill
-from ..clip_patches.loading import tokenize
 from .base import PromptTrainer, unit
-from .ivlp import context_from_words
+from .parts.prompts import Context, context_from_words
 
 
-class ConditionalContext(nn.Module):
+class ConditionalContext(Context):
     """A context and the meta-net that shifts it.
 
     Args:
@@ -23,8 +23,7 @@ class ConditionalContext(nn.Module):
     """
 
     def __init__(self, ctx: Tensor, joint: int):
-        super().__init__()
-        self.ctx = nn.Parameter(ctx.detach().float().clone())
+        super().__init__(ctx)
         self.meta_net = nn.Sequential(
             OrderedDict(
                 linear1=nn.Linear(joint, joint // 16),
@@ -34,7 +33,7 @@ class ConditionalContext(nn.Module):
         )
 
     def forward(self, image_features: Tensor) -> Tensor:
-        """Shift all context tokens by the meta-net's answer to normalised image features (B, d); (B, n, D)."""
+        """Shift all context tokens by the meta-net's output for normalised image features, (B, d); (B, n, D)."""
         return self.ctx + self.meta_net(image_features).unsqueeze(1)
 
 
@@ -46,18 +45,18 @@ class CoCoOp(PromptTrainer):
 
     text_needs_image = True
 
-    def build_learner(self):
-        """The context starts from words, or from noise."""
+    def build_learner(self) -> ConditionalContext:
+        """Embed the class names; start the context from words, or from noise."""
         s = self.settings
         if s.CTX_INIT:
             ctx = context_from_words(self.clip, s.CTX_INIT, len(s.CTX_INIT.split(" ")))
         else:
-            ctx = 0.02 * torch.randn(s.N_CTX, self.clip.token_embedding.embedding_dim)
-        self.names = encoders.embed_tokens(self.clip, tokenize(fill("{}.", self.classnames)))
-        return ConditionalContext(ctx, self.clip.text_projection.shape[1])
+            ctx = 0.02 * torch.randn(s.N_CTX, self.anatomy.text_width)
+        self.names = encoders.embed_tokens(self.clip, tokenize(self.clip, fill("{}.", self.classnames)))
+        return ConditionalContext(ctx, self.anatomy.joint_width)
 
-    def classify(self, images):
-        """See :meth:`PromptTrainer.classify`."""
+    def classify(self, images: Tensor) -> Tensor:
+        """Return the logits of images, (B, C), each against class texts of its own."""
         features = self.image_features(images)
         text = encoders.encode_text(self.clip, self.names, [self.learner(features)])  # (B, C, d)
         return self.logits(features, unit(text))

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import tokenize
 from ..clip_patches.class_texts import readable
-from ..clip_patches.loading import tokenize
 from .base import PromptTrainer, unit
-from .ivlp import context_from_words
+from .parts.prompts import Context, context_from_words
 
 POSITIONS = ("end", "middle", "front")
-
-
-class Context(nn.Module):
-    """The context: (n, D) for all classes, or (C, n, D) for each."""
-
-    def __init__(self, ctx: Tensor):
-        super().__init__()
-        self.ctx = nn.Parameter(ctx.detach().float().clone())
 
 
 class CoOp(PromptTrainer):
@@ -28,37 +22,39 @@ class CoOp(PromptTrainer):
     options = {"N_CTX": 16, "CSC": False, "CTX_INIT": None, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
     official_names = ((r"prompt_learner\.ctx", "ctx"),)
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: Any) -> None:
         """Refuse an unknown class token position or an empty context."""
         super().check_cfg(cfg)
         s = cfg.TRAINER[self.node()]
         if s.CLASS_TOKEN_POSITION not in POSITIONS:
             raise ValueError(
-                f"TRAINER.{self.node()}.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; allowed are {', '.join(POSITIONS)}"
+                f"TRAINER.{self.node()}.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; "
+                f"allowed are {', '.join(POSITIONS)}"
             )
         if s.N_CTX < 1 and not s.CTX_INIT:
             raise ValueError(f"TRAINER.{self.node()}.N_CTX is {s.N_CTX}; at least 1 context token is needed")
 
     @property
-    def tied_to_classes(self):
-        """See :attr:`PromptTrainer.tied_to_classes`."""
+    def tied_to_classes(self) -> str:
+        """Class-specific contexts (CSC) serve no other classes; see :attr:`PromptTrainer.tied_to_classes`."""
         return "each class has a context of its own (CSC)" if self.settings.CSC and not self.settings.CTX_INIT else ""
 
-    def build_learner(self):
-        """The context starts from words, or from noise."""
+    def build_learner(self) -> Context:
+        """Embed the class names; start the context from words, or from noise."""
         s = self.settings
-        self.names = encoders.embed_tokens(self.clip, tokenize([f"{readable(name)}." for name in self.classnames]))
-        self.name_lengths = self.names.eot - 2  # between SOS and the full stop
-        width = self.clip.token_embedding.embedding_dim
+        sentences = [f"{readable(name)}." for name in self.classnames]
+        self.names = encoders.embed_tokens(self.clip, tokenize(self.clip, sentences))
+        self.name_lengths = self.names.eot - 2  # tokens between SOS and the full stop
         if s.CTX_INIT:
             words = "a photo of a" if s.CTX_INIT is True else readable(s.CTX_INIT)  # KgCoOp's configs say True
             ctx = context_from_words(self.clip, words, len(words.split(" ")))
         else:
-            ctx = 0.02 * torch.randn(*([len(self.classnames)] if s.CSC else []), s.N_CTX, width)
+            shape = (s.N_CTX, self.anatomy.text_width)
+            ctx = 0.02 * torch.randn(len(self.classnames), *shape) if s.CSC else 0.02 * torch.randn(*shape)
         return Context(ctx)
 
-    def text_features(self):
-        """See :meth:`PromptTrainer.text_features`."""
+    def text_features(self) -> Tensor:
+        """Return the features of context and class name; see :meth:`PromptTrainer.text_features`."""
         ctx, position = self.learner.ctx, self.settings.CLASS_TOKEN_POSITION
         if position == "end" and ctx.dim() == 2:
             return unit(encoders.encode_text(self.clip, self.names, [ctx]))
@@ -69,7 +65,7 @@ class CoOp(PromptTrainer):
 
         Args:
             ctx: (n, D) or (C, n, D).
-            position: Where the class name stands: ``end`` [ctx][name], ``middle`` [half ctx][name][half ctx], ``front``
+            position: Where the class name goes: ``end`` [ctx][name], ``middle`` [half ctx][name][half ctx], ``front``
                 [name][ctx].
 
         Returns:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from ..clip_patches.class_texts import class_anchors, fill
-from .coop import CoOp
+from torch import Tensor
 
-# The one data set whose prompt differs from CoOp's in the authors' code.
+from ..clip_patches.class_texts import class_anchors, fill
+from .base import Batch
+from .coop import CoOp
+from .parts.prompts import Context
+
+# The only data set whose prompt differs from CoOp's in the authors' code.
 TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
 
 
 class KgCoOp(CoOp):
     """Add W times the mean cosine distance between learned and hand-written class texts.
 
-    Its options stand in CoOp's node of the config, as in the authors' code, where CTX_INIT is True rather than words.
+    Its options are in CoOp's node of the config, as in the authors' code, where CTX_INIT is True rather than words.
     """
 
     config_node = "COOP"
-    options = {**CoOp.options, "W": 8.0, "ALPHA": 1.0}  # ALPHA stands in the authors' configs and plays no part
-    official_ignored = (r"(prompt_learner\.)?(meta_net\.linear1\..+|bias_vectors)",)  # left over in the authors' class
+    options = {**CoOp.options, "W": 8.0, "ALPHA": 1.0}  # ALPHA is in the authors' configs and has no effect
+    official_ignored = (r"(prompt_learner\.)?(meta_net\.linear1\..+|bias_vectors)",)  # unused in the authors' class
 
-    def build_learner(self):
-        """Keep the frozen class texts."""
+    def build_learner(self) -> Context:
+        """Compute the frozen class texts; build the context."""
         template = self.cfg.DATASET.TEMPLATE or TEMPLATES.get(self.cfg.DATASET.NAME, self.template)
-        self.text_anchors = class_anchors(self.clip, [[s] for s in fill(template, self.classnames)])
+        self.text_anchors = class_anchors(self.clip, [[sentence] for sentence in fill(template, self.classnames)])
         return super().build_learner()
 
-    def losses(self, batch):
-        """Cross-entropy and the distance to the frozen class texts."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy, and the distance to the frozen class texts."""
         text = self.text_features()
         similarity = (text * self.text_anchors).sum(dim=-1)  # cosines, (C,)
         return {

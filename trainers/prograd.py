@@ -4,41 +4,44 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..clip_patches.class_texts import class_anchors, fill
+from .base import Batch
 from .coop import CoOp
+from .parts.prompts import Context
 
 
 class ProGrad(CoOp):
-    """Follow the gradient of the cross-entropy, less its part against the gradient of the divergence from zero-shot
-    logits.
+    """Minimise the cross-entropy without steps that raise the divergence from the zero-shot logits.
 
-    The projection is done here: real Dassl lacks ``prograd_backward_and_update``, which the authors' fork of it has.
+    The gradient of the cross-entropy loses its part against the gradient of the divergence. The projection is done
+    here: real Dassl lacks ``prograd_backward_and_update``, which the authors' fork of it has.
 
-    Written after the paper; not held to recorded numbers, and these details may differ from the authors' code: the
-    zero-shot logits come from the data set's hand-written prompt alone, and the projection is done tensor by tensor
-    (the context is one). T and LAMBDA stand in ``cfg.LOSS`` there; here, with the context's own options, in CoOp's
-    node.
+    Written after the paper and not checked against recorded numbers; these details may differ from the authors' code:
+    the zero-shot logits come from the data set's hand-written prompt alone, and the projection is done tensor by tensor
+    (the context is one). T and LAMBDA are in ``cfg.LOSS`` there; here, with the context's own options, in CoOp's node.
     """
 
     config_node = "COOP"
     options = {**CoOp.options, "T": 1.0, "LAMBDA": 1.0}
 
-    def build_learner(self):
-        """Keep the frozen class texts."""
-        self.frozen_text = class_anchors(self.clip, [[s] for s in fill(self.template, self.classnames)])
+    def build_learner(self) -> Context:
+        """Compute the frozen class texts; build the context."""
+        sentences = fill(self.template, self.classnames)
+        self.text_anchors = class_anchors(self.clip, [[sentence] for sentence in sentences])
         return super().build_learner()
 
-    def losses(self, batch):
-        """Cross-entropy; the divergence from the zero-shot logits only guides the step."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy; keep the divergence from the zero-shot logits, which only guides the step."""
         images, temperature = self.image_features(batch.images), self.settings.T
         logits = self.logits(images, self.text_features())
-        target = F.softmax(self.logits(images, self.frozen_text) / temperature, dim=-1)
+        target = F.softmax(self.logits(images, self.text_anchors) / temperature, dim=-1)
         self.divergence = temperature**2 * F.cross_entropy(logits / temperature, target)  # up to the target's entropy
         return {"ce": self.cross_entropy(logits, batch.labels)}
 
-    def backward(self, loss):
-        """Take LAMBDA times the part that would raise the divergence off the gradient."""
+    def backward(self, loss: Tensor) -> None:
+        """Subtract LAMBDA times the part of the gradient that would raise the divergence."""
         weights = list(self.learner.parameters())
         general = torch.autograd.grad(self.scaled(self.divergence), weights, retain_graph=True)
         super().backward(loss)

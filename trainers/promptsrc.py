@@ -1,6 +1,4 @@
-"""PromptSRC: deep prompts that stay near frozen CLIP's features and logits, averaged over training (Khattak et al.,
-ICCV 2023).
-"""
+"""PromptSRC: deep prompts regularised towards frozen CLIP and averaged over training (Khattak et al., ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -8,17 +6,18 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.imagenet_templates import IMAGENET_TEMPLATES
-from .base import unit
+from .base import Batch, unit
 from .ivlp import IVLP
 from .parts.averaging import WeightAverage
 
 
-def gaussian_weights(epochs: int, mean: float, std: float) -> list:
-    """Weights of the epochs 1..N in the average, normalised to sum 1."""
+def gaussian_weights(epochs: int, mean: float, std: float) -> list[float]:
+    """Return the weights of the epochs 1..N in the average; they sum to 1."""
     weights = [math.exp(-0.5 * ((epoch - mean) / std) ** 2) for epoch in range(1, epochs + 1)]
     return [w / sum(weights) for w in weights]
 
@@ -40,40 +39,40 @@ class PromptSRC(IVLP):
     }
     official_ignored = (r"prompt_learner\.ZS_image_encoder\..+",)
 
-    def build_learner(self):
-        """Keep the frozen class texts, and start the average."""
-        self.text_anchors = class_anchors(self.clip, template_sentences(self.classnames, IMAGENET_TEMPLATES))
+    def build_learner(self) -> nn.Module:
+        """Compute the frozen class texts; start the average; build the prompts."""
+        sentences = template_sentences(self.classnames, IMAGENET_TEMPLATES)
+        self.text_anchors = class_anchors(self.clip, sentences)
         self.average = WeightAverage()
         self.epoch_weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         return super().build_learner()
 
-    def losses(self, batch):
-        """Cross-entropy; L1 distances of text and image features, and the divergence of the logits, to frozen CLIP's."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy, and the distances of text features, image features and logits to frozen CLIP's."""
         text, image = self.text_features(), self.image_features(batch.images)
         logits = self.logits(image, text)
         with torch.no_grad():
-            target = unit(encoders.encode_image(self.clip, batch.images))
-            frozen = self.logits(target, self.text_anchors)
-        divergence = F.kl_div(
-            F.log_softmax(logits, dim=1), F.log_softmax(frozen, dim=1), reduction="sum", log_target=True
-        )
+            teacher = unit(encoders.encode_image(self.clip, batch.images))
+            teacher_logits = self.logits(teacher, self.text_anchors)
+        ours, theirs = F.log_softmax(logits, dim=1), F.log_softmax(teacher_logits, dim=1)
+        divergence = F.kl_div(ours, theirs, reduction="sum", log_target=True)
         return {
             "ce": self.cross_entropy(logits, batch.labels),
             "text": self.settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, self.text_anchors),
-            "image": self.settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, target),
+            "image": self.settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher),
             "logits": divergence / logits.numel(),
         }
 
-    def end_epoch(self):
-        """Add the epoch to the average; the sum replaces the weights after the last."""
+    def end_epoch(self) -> None:
+        """Add the epoch to the average, which replaces the weights after the last epoch."""
         self.average.add(self.learner, self.epoch_weights[self.epoch])
         if self.epoch + 1 == self.max_epoch:
             self.average.load_into(self.learner)
 
-    def trainer_state(self):
-        """What a resumed run needs beside the weights."""
+    def trainer_state(self) -> dict:
+        """Return the state that a resumed run needs beside the weights."""
         return {"average": self.average.state_dict()}
 
-    def load_trainer_state(self, state):
+    def load_trainer_state(self, state: dict) -> None:
         """Restore :meth:`trainer_state`."""
         self.average.load_state_dict(state["average"])

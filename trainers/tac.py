@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import tokenize
 from ..clip_patches.attention import precontext_mask
 from ..clip_patches.class_texts import class_anchors, fill, template_sentences
 from ..clip_patches.clustering import spherical_kmeans
-from ..clip_patches.loading import tokenize
-from .base import PromptTrainer, unit
-from .ivlp import IVLP, DeepPrompts, context_from_words
+from ..clip_patches.stock import CLIP
+from .base import Batch, PromptTrainer, unit
+from .ivlp import IVLP
 from .parts.averaging import WeightAverage
-from .parts.checkpoints import read_checkpoint
 from .parts.feature_cache import FeatureCache
+from .parts.prompts import DeepPrompts, context_from_words
 
 logger = logging.getLogger(__name__)
+PRECONTEXTS = ("both", "text", "vision", "none")
 
 
 class TaskAwarePrompts(DeepPrompts):
@@ -27,7 +31,7 @@ class TaskAwarePrompts(DeepPrompts):
 
     Args:
         towers: Towers that get the pre-context: ``both``, ``text``, ``vision`` or ``none``.
-        centers: Task centres, unit length, (K, d). Fixed; they travel in the checkpoint.
+        centers: Task centres, unit length, (K, d). Not learned; saved in the checkpoint.
         clip, ctx, n_vision, depth_text, depth_vision: See :class:`DeepPrompts`.
     """
 
@@ -35,7 +39,7 @@ class TaskAwarePrompts(DeepPrompts):
         self,
         towers: str,
         centers: Tensor,
-        clip: nn.Module,
+        clip: CLIP,
         ctx: Tensor,
         n_vision: int,
         depth_text: int,
@@ -47,9 +51,11 @@ class TaskAwarePrompts(DeepPrompts):
         self.to_text = nn.Linear(centers.shape[1], ctx.shape[1])
         self.to_vision = nn.Linear(centers.shape[1], self.deep_vision[0].shape[1] if len(self.deep_vision) else 1)
 
-    def forward(self):
-        """Return ``[pre-context][prompts]`` of the text layers, each (K + n, D_t), and of the vision layers, each (K +
-        n_vision, D_v).
+    def forward(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return ``[pre-context][prompts]`` of the prompted layers of both towers.
+
+        Returns:
+            Tokens of the text layers, each (K + n, D_t), and of the vision layers, each (K + n_vision, D_v).
         """
         text, vision = super().forward()
         pre_text, pre_vision = self.to_text(self.centers), self.to_vision(self.centers)
@@ -90,60 +96,72 @@ class TAC(PromptTrainer):
     )
     official_ignored = (r"prompt_learner\.(topk|ZS_image_encoder\..+)",)
 
-    def check_cfg(self, cfg):
-        """TAC needs the un-augmented image; the pre-context goes to towers that there are."""
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse an unknown pre-context, and loaders that do not return the image without augmentation."""
         super().check_cfg(cfg)
-        if cfg.TRAINER.TAC.PRECONTEXT not in ("both", "text", "vision", "none"):
+        precontext = cfg.TRAINER[self.node()].PRECONTEXT
+        if precontext not in PRECONTEXTS:
             raise ValueError(
-                f"TRAINER.TAC.PRECONTEXT is {cfg.TRAINER.TAC.PRECONTEXT!r}; allowed are both, text, vision, none"
+                f"TRAINER.{self.node()}.PRECONTEXT is {precontext!r}; allowed are {', '.join(PRECONTEXTS)}"
             )
         if not cfg.DATALOADER.RETURN_IMG0:
             raise ValueError("TAC's image term needs the un-augmented image: set DATALOADER.RETURN_IMG0 True")
 
-    def build_learner(self):
-        """Cluster the class texts; write the class sentences (the prompts do not replace their words)."""
+    def build_learner(self) -> TaskAwarePrompts:
+        """Cluster the class texts; write the class sentences, whose words the prompts do not replace."""
         s = self.settings
         sentences = self.descriptions()
         if sentences is None:
             sentences = template_sentences(self.classnames)
             logger.info(
-                "TRAINER.TAC.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
+                "TRAINER.%s.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
                 "written descriptions",
+                self.node(),
                 len(sentences[0]),
             )
         self.text_anchors = class_anchors(self.clip, sentences)
         centers = spherical_kmeans(self.text_anchors, min(s.N_CENTERS, len(sentences)), init=s.CENTERS_INIT)
         ctx = context_from_words(self.clip, s.CTX_INIT, s.N_CTX_TEXT)
-        self.sentences = encoders.embed_tokens(self.clip, tokenize(fill(s.CTX_INIT + " {}.", self.classnames)))
+        tokens = tokenize(self.clip, fill(s.CTX_INIT + " {}.", self.classnames))
+        self.sentences = encoders.embed_tokens(self.clip, tokens)
         self.teacher = FeatureCache(len(self.dm.dataset.train_x))
         self.average = WeightAverage()
         return TaskAwarePrompts(
             s.PRECONTEXT, centers, self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION
         )
 
-    def text_features(self):
-        """See :meth:`PromptTrainer.text_features`."""
+    def text_features(self) -> Tensor:
+        """Return the features of the prompted class sentences, normalised, (C, d)."""
         return unit(encoders.encode_text(self.clip, self.sentences, self.learner()[0]))
 
-    def image_features(self, images):
-        """Features through dropout in training, normalised, (B, d)."""
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return the features of the prompted images, with dropout in training, normalised, (B, d)."""
         prompts = self.learner()[1]
         mask = None
         if prompts and self.settings.MASK and self.settings.PRECONTEXT in ("both", "vision"):
-            patches = len(self.clip.visual.positional_embedding) - 1
             n_centers = len(self.learner.centers)
-            mask = precontext_mask(patches, n_centers, len(prompts[0]) - n_centers, images.device)
+            mask = precontext_mask(self.anatomy.patches, n_centers, len(prompts[0]) - n_centers, images.device)
         features = encoders.encode_image(self.clip, images, prompts, mask).float()
         return unit(F.dropout(features, self.settings.IMAGE_DROPOUT, self.learner.training))
 
-    def teacher_features(self, batch):
-        """Frozen features of the un-augmented images through their own dropout, repeated for the views, (views * B, d)."""
+    def teacher_features(self, batch: Batch) -> Tensor:
+        """Return frozen features of the images without augmentation, with dropout in training.
+
+        Returns:
+            Normalised, repeated for the views, (views * B, d).
+        """
+        img0 = batch.img0
+        assert img0 is not None  # check_cfg asks for it
+
+        def encode(rows: Tensor | slice) -> Tensor:
+            return encoders.encode_image(self.clip, img0[rows]).float()
+
         with torch.no_grad():
-            frozen = self.teacher(batch.index, lambda rows: encoders.encode_image(self.clip, batch.img0[rows]).float())
+            frozen = self.teacher.get_or_compute(batch.index, encode)
         return unit(F.dropout(frozen, self.settings.TARGET_DROPOUT, self.learner.training)).repeat(batch.views, 1)
 
-    def losses(self, batch):
-        """Cross-entropy, and the distances of text and image features to the frozen ones."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy, and the distances of text and image features to the frozen ones."""
         text, image = self.text_features(), self.image_features(batch.images)
         target = self.teacher_features(batch)
         return {
@@ -152,32 +170,30 @@ class TAC(PromptTrainer):
             "image": self.settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, target),
         }
 
-    def end_epoch(self):
-        """Average the weights over the epochs; the mean replaces them after the last."""
+    def end_epoch(self) -> None:
+        """Add the epoch to the average, which replaces the weights after the last epoch."""
         self.average.add(self.learner, 1 / self.max_epoch)
         if self.epoch + 1 == self.max_epoch:
             self.average.load_into(self.learner)
 
-    def trainer_state(self):
-        """What a resumed run needs beside the weights."""
+    def trainer_state(self) -> dict:
+        """Return the state that a resumed run needs beside the weights."""
         return {"average": self.average.state_dict(), "teacher": self.teacher.state_dict()}
 
-    def load_trainer_state(self, state):
+    def load_trainer_state(self, state: dict) -> None:
         """Restore :meth:`trainer_state`."""
         self.average.load_state_dict(state["average"])
         self.teacher.load_state_dict(state["teacher"])
 
-    def load_model(self, directory, epoch=None):
-        """Load the training task's pre-context with the weights; RECLUSTER keeps the centres of the classes at hand."""
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load the weights and the training task's centres; with RECLUSTER, keep the centres of the classes at hand."""
         own = self.learner.centers.clone()
         super().load_model(directory, epoch)
         if self.settings.RECLUSTER:
             self.learner.centers = own
 
-    def _load_file(self, path):
-        weights, _ = read_checkpoint(path)
-        # A task of fewer classes than N_CENTERS has fewer centres: how many there are is for the training task to say.
+    def before_load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take as many centres as the checkpoint has: a task of fewer classes than N_CENTERS has fewer."""
         for name, value in weights.items():
             if name.split(".")[-1] in ("centers", "topk"):
                 self.learner.centers = self.learner.centers.new_zeros(len(value), self.learner.centers.shape[1])
-        super()._load_file(path)

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
+from ..clip_patches.anatomy import activation
 from .base import unit
 from .kgcoop import KgCoOp
+from .parts.prompts import Context
 
 
-class ClassAwareContext(nn.Module):
-    """A context for all classes, and a bottleneck that makes one for each class out of its frozen text feature.
+class ClassAwareContext(Context):
+    """A context for all classes, and a bottleneck that maps the frozen text feature of a class to one of its own.
 
     Args:
         ctx: Start of the context, (n, D).
         joint: Width d of the text features.
-        activation: What stands between the two layers.
+        non_linearity: Between the two layers.
     """
 
-    def __init__(self, ctx: Tensor, joint: int, activation: nn.Module):
-        super().__init__()
-        self.ctx = nn.Parameter(ctx.detach().float().clone())
+    def __init__(self, ctx: Tensor, joint: int, non_linearity: nn.Module):
+        super().__init__(ctx)
         self.meta_net = nn.Sequential(
             OrderedDict(
-                linear1=nn.Linear(joint, joint // 4), relu=activation, linear2=nn.Linear(joint // 4, ctx.numel())
+                linear1=nn.Linear(joint, joint // 4),
+                relu=non_linearity,
+                linear2=nn.Linear(joint // 4, ctx.numel()),
             )
         )
 
@@ -37,39 +41,43 @@ class ClassAwareContext(nn.Module):
 class TCP(KgCoOp):
     """Learn a context that class-aware prompts replace half-way through the text tower; W weighs KgCoOp's term.
 
-    Written after the paper; not held to recorded numbers, and these details may differ from the authors' code: the
-    layer at whose input the class-aware prompts come in (the paper says 8 of 12), their weight against the tokens they
-    replace (all), the bottleneck's width (d / 4) and activation (CLIP's own), and that the frozen features are those of
-    the data set's hand-written prompt.
+    Written after the paper and not checked against recorded numbers; these details may differ from the authors' code:
+
+    * the layer at whose input the class-aware prompts enter (the paper says 8 of 12),
+    * their weight against the tokens they replace (all),
+    * the bottleneck's width (d / 4) and activation (CLIP's own),
+    * the text behind the frozen features (the data set's hand-written prompt).
     """
 
     options = {**KgCoOp.options, "PROMPT_LAYER": -1}  # -1: two thirds of the tower, 8 of 12
     official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
     official_ignored = (r"(prompt_learner\.)?bias_vectors",)
 
-    def check_cfg(self, cfg):
-        """Refuse contexts that the class-aware prompts could not replace."""
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse contexts that class-aware prompts cannot replace."""
         super().check_cfg(cfg)
         s = cfg.TRAINER[self.node()]
         if s.CSC or s.CLASS_TOKEN_POSITION != "end":
             raise ValueError(
-                f"TCP takes one context in front of the class name: CSC False and CLASS_TOKEN_POSITION 'end', not CSC {s.CSC} "
-                f"and {s.CLASS_TOKEN_POSITION!r}"
+                "TCP takes one context in front of the class name: CSC False and CLASS_TOKEN_POSITION 'end', "
+                f"not CSC {s.CSC} and {s.CLASS_TOKEN_POSITION!r}"
             )
 
-    def build_learner(self):
-        """Place the class-aware prompts."""
-        layers, layer = len(self.clip.transformer.resblocks), self.settings.PROMPT_LAYER
+    def build_learner(self) -> ClassAwareContext:
+        """Choose the layer of the class-aware prompts; build both contexts."""
+        layers, layer = self.anatomy.text_layers, self.settings.PROMPT_LAYER
         if layer != -1 and not 2 <= layer <= layers:
             raise ValueError(
                 f"PROMPT_LAYER {layer} is not possible: allowed are 2 to {layers}, or -1 for two thirds of the tower"
             )
-        self.flow_on = [None] * ((round(layers * 2 / 3) if layer == -1 else layer) - 2)
-        ctx, activation = super().build_learner().ctx, self.clip.transformer.resblocks[0].mlp.gelu
-        return ClassAwareContext(ctx, self.text_anchors.shape[1], activation)
+        if layer == -1:
+            layer = round(layers * 2 / 3)
+        self.unprompted_layers: list[None] = [None] * (layer - 2)  # between the context and the class-aware prompts
+        context = super().build_learner()
+        return ClassAwareContext(context.ctx, self.text_anchors.shape[1], activation(self.clip))
 
-    def text_features(self):
-        """See :meth:`PromptTrainer.text_features`."""
+    def text_features(self) -> Tensor:
+        """Return the features of the class names behind both contexts, normalised, (C, d)."""
         by_class = self.learner(self.text_anchors).unsqueeze(0)  # (1, C, n, D)
-        prompts = [self.learner.ctx, *self.flow_on, by_class]
+        prompts = [self.learner.ctx, *self.unprompted_layers, by_class]
         return unit(encoders.encode_text(self.clip, self.names, prompts)).squeeze(0)

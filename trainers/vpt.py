@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import PromptTrainer, unit
-from .ivlp import IVLP, check_depth
-
-
-class VisionPrompts(nn.Module):
-    """Prompt tokens of every prompted vision layer, each (n, D_v)."""
-
-    def __init__(self, clip: nn.Module, n: int, depth: int):
-        super().__init__()
-        depth = check_depth("vision", depth, len(clip.visual.transformer.resblocks) if encoders.is_vit(clip) else 0, 1)
-        self.deep_vision = nn.ParameterList(
-            0.02 * torch.randn(n, clip.visual.class_embedding.shape[0]) for _ in range(depth)
-        )
+from .ivlp import IVLP
+from .parts.prompts import VisionPrompts
 
 
 class VPT(PromptTrainer):
@@ -28,18 +17,17 @@ class VPT(PromptTrainer):
     options = {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12}
     official_names = IVLP.official_names[1:3]  # the vision tower's
 
-    def build_learner(self):
-        """Keep the frozen class texts."""
+    def build_learner(self) -> VisionPrompts:
+        """Compute the frozen class texts; build the prompts."""
         s = self.settings
-        self.text_anchors = class_anchors(
-            self.clip, [[t] for t in fill(f"{s.CTX_INIT} {{}}.".strip(), self.classnames)]
-        )
+        sentences = fill(f"{s.CTX_INIT} {{}}.".strip(), self.classnames)
+        self.text_anchors = class_anchors(self.clip, [[sentence] for sentence in sentences])
         return VisionPrompts(self.clip, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION)
 
-    def text_features(self):
-        """See :meth:`PromptTrainer.text_features`."""
+    def text_features(self) -> Tensor:
+        """Return the frozen class texts, (C, d)."""
         return self.text_anchors
 
-    def image_features(self, images):
-        """See :meth:`PromptTrainer.image_features`."""
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return the features of the prompted images, normalised, (B, d)."""
         return unit(encoders.encode_image(self.clip, images, list(self.learner.deep_vision)))

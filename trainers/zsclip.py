@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import PromptTrainer
 
@@ -11,10 +13,11 @@ class ZeroshotCLIP(PromptTrainer):
 
     options = {"PREC": "fp32"}
 
-    def build_learner(self):
-        """Keep the class features; there is nothing to learn."""
-        self.anchors = class_anchors(self.clip, [[s] for s in fill(self.template, self.classnames)])
+    def build_learner(self) -> None:
+        """Compute the frozen class texts; there is nothing to learn."""
+        sentences = fill(self.template, self.classnames)
+        self.text_anchors = class_anchors(self.clip, [[sentence] for sentence in sentences])
 
-    def text_features(self):
-        """See :meth:`PromptTrainer.text_features`."""
-        return self.anchors
+    def text_features(self) -> Tensor:
+        """Return the frozen class texts, (C, d)."""
+        return self.text_anchors

@@ -1,31 +1,29 @@
-"""Take a method apart: what is each of its parts worth, from base to new classes?
+"""Measure what each part of a method is worth, from base to new classes.
 
-    python scripts/ablation.py AttriPrompt shapes [KEY VALUE ...] [--seeds 1 2 3] [--only full "1 cluster"] [--fresh]
+    clusterprompt ablation AttriPrompt shapes [--seeds 1 2 3] [--only full "1 cluster"] [--overwrite] [KEY VALUE ...]
 
-Every variant and seed is one run of scripts/base2new.py, side by side and one thread each. What is finished is kept: a
-second call shows the table at once, an interrupted one goes on. Settings come from the environment as for base2new.py
-(DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS has a default here); KEY VALUE pairs are added to every variant. The table is
-written to OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
+Every variant and seed is a separate run. Finished runs are kept: a second call shows the table at once, an interrupted
+one goes on. Settings come from the environment as for `clusterprompt base2new` (DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS
+has a default here); KEY VALUE pairs are added to every variant. The table is written to
+OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
 """
+
+from __future__ import annotations
 
 import argparse
 import csv
 import json
-import os
 import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from tabulate import tabulate
+from .errors import guarded
+from .options import add_output, add_overwrite, add_seeds, parser_for, seeds_label, split_pairs
 
-from ..record import folder as run_folder
-from ..running.base2new import CHECKOUT
-from ..running.budget import Method, check_environment
-from ..running.comparison import Comparison
-from ..running.runner import carry_out
-
-SEEDS = (1, 2, 3)
-# Name of each variant: what it changes; "full" is the method as its yaml has it (K 4, M 32, n 1; 5 centres).
-VARIANTS = {
+# Name of each variant: the settings it changes; "full" is the method as its yaml has it (K 4, M 32, n 1; 5 centres).
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "AttriPrompt": {
         "full": {},
         "without dual stream": {"ALPHA": 0.0},
@@ -50,141 +48,140 @@ VARIANTS = {
         **{f"{k} centre{'s' * (k > 1)}": {"N_CENTERS": k} for k in (1, 2, 3, 4, 6, 7, 8, 9, 10)},
     },
 }
-EPOCHS = {"AttriPrompt": 4, "TAC": 4}
+EPOCHS = 4
+COLUMNS = ("base", "new", "HM")
 
 
-def main(argv=None) -> list:
-    """Run what is missing, print and write the table; return its rows."""
-    args = parse_args(argv)
-    variants = {name: comparison(args, name) for name in args.only or VARIANTS[args.method]}
-    runs = [(name, seed) for seed in args.seeds for name in variants]  # a whole table of the first seed comes first
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = parser_for("ablation", __doc__)
+    parser.add_argument("trainer", choices=VARIANTS, help="method to take apart")
+    parser.add_argument("dataset", help="name of a yaml in configs/datasets, or the path of your own")
+    add_seeds(parser)
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="some variants by name; default: all")
+    add_output(parser)
+    add_overwrite(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; return the exit code."""
+    words, pairs = split_pairs(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    return guarded(lambda: run(args, pairs), with_traceback=args.traceback, go_on="the same command goes on from here")
+
+
+def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
+    """Run what is missing, print and write the table; return the exit code."""
+    from ..record.names import dataset_label
+    from ..running.spec import check_dataset, output_root
+    from ..running.sweep import carry_out
+    from .tables import tables_of
+
+    check_dataset(args.dataset)
+    known = VARIANTS[args.trainer]
+    unknown = [name for name in args.only or [] if name not in known]
+    if unknown:
+        raise ValueError(f"{args.trainer} has no variant {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    variants = list(dict.fromkeys(args.only or known))
     print(
-        f"{args.method} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}.",
+        f"{args.trainer} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}.",
         flush=True,
     )
-    planned = [variants[name].planned(variants[name].methods[0], seed, f"{args.method} {name}") for name, seed in runs]
-    if carry_out(planned, args.fresh, next(iter(variants.values())).command):
-        raise SystemExit(1)
-    records = [read(variants[name], args.method, name, seed) for name, seed in runs]
-    rows = [row(name, [r for r in records if r["variant"] == name]) for name in variants]
-    if "full" in variants:
-        for each in rows:
-            each["to full"] = each["HM"] - rows[list(variants).index("full")]["HM"]
-    write(next(iter(variants.values())).output.parent.with_name(f"{args.method}_{args.dataset}"), args, rows, records)
-    return rows
+    folder = Path(output_root(args.output), "ablation")
+    jobs = {name: jobs_of(args, name, folder, pairs) for name in variants}
+    # A whole table of the first seed comes first.
+    if carry_out([job for of_seed in zip(*jobs.values()) for job in of_seed], overwrite=args.overwrite):
+        return 1
+    (table,) = tables_of(str(folder / args.trainer), [job for own in jobs.values() for job in own])
+    write(table, args, variants, folder / f"{args.trainer}_{dataset_label(args.dataset)}")
+    return 0
 
 
-def parse_args(argv):
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", choices=VARIANTS)
-    parser.add_argument("dataset", help="name of a yaml in configs/datasets")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="some variants by name; default all")
-    parser.add_argument("--fresh", action="store_true", help="run everything again")
-    args, args.pairs = parser.parse_known_args(argv)
-    check_environment(parser)
-    unknown = [name for name in args.only or [] if name not in VARIANTS[args.method]]
-    if unknown:
-        parser.error(
-            f"{args.method} has no variant {', '.join(map(repr, unknown))}; there are {', '.join(VARIANTS[args.method])}"
-        )
-    if not (CHECKOUT / "configs" / "datasets" / f"{args.dataset}.yaml").is_file():
-        there = sorted(path.stem for path in (CHECKOUT / "configs" / "datasets").glob("*.yaml"))
-        parser.error(f"no data set {args.dataset!r}; there are {', '.join(there)}")
-    return args
+def jobs_of(args: argparse.Namespace, variant: str, folder: Path, pairs: Sequence[str]) -> list:
+    """Return the jobs of one variant, a seed each, in a folder of its own."""
+    from dataclasses import replace
 
+    from ..record.protocols import SHOTS, Request, all_protocols
+    from ..running.budget import Method
+    from ..running.plan import plan
+    from ..running.spec import Environment
 
-def comparison(args, variant: str) -> Comparison:
-    """Return what runs one variant: a comparison of one method, in a folder of its own."""
-    changes = {"PREC": "fp32", **VARIANTS[args.method][variant]}
-    settings = [word for key, value in changes.items() for word in (f"TRAINER.{args.method.upper()}.{key}", str(value))]
-    method = Method(args.method, int(os.environ.get("EPOCHS") or EPOCHS[args.method]), 60, (*settings, *args.pairs))
-    slug = re.sub(r"\W+", "_", variant)
-    return Comparison(
-        f"ablation/{args.method}/{slug}",
-        args.dataset,
-        int(os.environ.get("SHOTS") or 16),
-        tuple(args.seeds),
-        (method,),
-        "",
-        f"bash scripts/{args.method.lower()}/ablation.sh {args.dataset}",
-    )
-
-
-def read(variant: Comparison, method: str, name: str, seed: int) -> dict:
-    """Return the numbers of a finished run."""
-    record = variant.read_record(method, seed)
-    found = {
-        "variant": name,
-        "seed": seed,
-        "base": record["base"],
-        "new": record["new"],
-        "HM": record["hm"],
-        "seconds": record["seconds"],
-    }
-    usage = run_folder.read_result(variant.places(method, seed)[0]).get("retrieval", {}).get("train")
-    if usage:
-        found["used"] = sum(usage["used"]) / (len(usage["used"]) * usage["pool_size"])
-        found["top share"] = max(usage["top_share"])
-    return found
-
-
-def row(variant: str, records: list) -> dict:
-    """Return a row of the table: means over the seeds, standard deviations of the accuracies."""
-    out = {"variant": variant, "seeds": len(records)}
-    for key in ("base", "new", "HM"):
-        values = [record[key] for record in records]
-        out[key], out[f"{key} std"] = float(np.mean(values)), float(np.std(values))
-    for key in ("used", "top share", "seconds"):
-        if key in records[0]:
-            out[key] = float(np.mean([record[key] for record in records]))
-    return out
-
-
-def write(path, args, rows: list, records: list):
-    """Print the table; write it as text, CSV and JSON."""
-    retrieval = any("used" in each for each in rows)
-    headers = [
-        "variant",
-        "base",
-        "new",
-        "HM",
-        *["to full"] * ("to full" in rows[0]),
-        *["prompts used", "top share"] * retrieval,
-        "seconds",
+    environment = Environment.read()
+    changes = {"PREC": "fp32", **VARIANTS[args.trainer][variant]}
+    settings = [
+        word for key, value in changes.items() for word in (f"TRAINER.{args.trainer.upper()}.{key}", str(value))
     ]
-    lines = []
-    for each in rows:
-        cells = [each["variant"]] + [f"{each[key]:.1f} +- {each[f'{key} std']:.1f}" for key in ("base", "new", "HM")]
-        cells += [f"{each['to full']:+.1f}"] * ("to full" in each)
-        cells += [f"{100 * each[key]:.0f}%" if key in each else "-" for key in ("used", "top share")] * retrieval
-        lines.append([*cells, f"{each['seconds']:.0f}"])
-    text = tabulate(lines, headers=headers, disable_numparse=True)
-    seeds = f"{len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}"
-    text += f"\n\n{args.method} on {args.dataset}: accuracy in %, mean +- standard deviation over {seeds}; HM: their harmonic mean"
-    text += ";\nto full: its difference to the whole method's" * ("to full" in rows[0])
-    text += (
-        "; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt of the layer "
-        "where it is largest" * retrieval
-    ) + "."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
-    with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for each in rows for key in each)))
+    jobs = plan(
+        all_protocols()["base2new"],
+        Request(args.dataset, environment.shots or SHOTS),
+        [Method(args.trainer, environment.epochs or EPOCHS, 60, tuple(settings))],
+        args.seeds,
+        output=str(folder / args.trainer / slug(variant)),
+        pairs=pairs,
+    )
+    return [replace(job, name=f"{args.trainer} {variant}, seed {seed}") for job, seed in zip(jobs, args.seeds)]
+
+
+def slug(variant: str) -> str:
+    """Return the folder name of a variant."""
+    return re.sub(r"\W+", "_", variant)
+
+
+def write(table, args: argparse.Namespace, variants: Sequence[str], stem: Path) -> None:
+    """Print the table; write it as text, CSV and JSON."""
+    from tabulate import tabulate
+
+    from ..record.files import atomic_path, write_text
+    from ..results import formats
+
+    names = {slug(name): name for name in variants}
+    table.rows.sort(key=lambda row: list(names).index(row.method.folder))
+    facts = [*["prompts used", "top share"] * (args.trainer == "AttriPrompt"), "seconds"]
+    headers, rows = formats.compact(table, COLUMNS, facts, seeds=args.seeds, label=lambda row: names[row.method.folder])
+    flat = [
+        {"variant": names[row.method.folder], **numbers}
+        for row, numbers in zip(table.rows, formats.flat(table, COLUMNS, facts))
+    ]
+    full = next((row.cells["HM"].mean for row in table.rows if names[row.method.folder] == "full"), None)
+    if full is not None:
+        headers.insert(4, "to full")
+        for row, line, numbers in zip(table.rows, rows, flat):
+            numbers["to_full"] = row.cells["HM"].mean - full
+            line.insert(4, f"{numbers['to_full']:+.1f}")
+    text = tabulate(rows, headers=["variant", *headers[1:]], disable_numparse=True)
+    text += f"\n\n{caption(args, full is not None, 'prompts used' in facts)}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_text(f"{stem}.txt", text + "\n")
+    with atomic_path(f"{stem}.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for line in flat for key in line)))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(flat)
     content = {
-        "method": args.method,
+        "method": args.trainer,
         "dataset": args.dataset,
-        "seeds": args.seeds,
-        "changes": VARIANTS[args.method],
-        "table": rows,
-        "runs": records,
+        "seeds": list(args.seeds),
+        "changes": {name: VARIANTS[args.trainer][name] for name in variants},
+        "table": flat,
     }
-    path.with_suffix(".json").write_text(json.dumps(content, indent=2), encoding="utf-8")
-    print(f"\n{text}\nWritten: {path}.txt, .csv, .json")
+    write_text(f"{stem}.json", json.dumps(content, indent=2))
+    print(f"\n{text}\nWritten: {stem}.txt, .csv, .json")
+
+
+def caption(args: argparse.Namespace, to_full: bool, retrieval: bool) -> str:
+    """Explain the columns."""
+    return (
+        f"{args.trainer} on {args.dataset}: accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; "
+        "HM: harmonic mean of the means"
+        + ";\nto full: its difference to the whole method's" * to_full
+        + (
+            "; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt "
+            "of the layer where it is largest"
+        )
+        * retrieval
+        + "."
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

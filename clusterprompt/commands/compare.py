@@ -1,100 +1,85 @@
-"""Compare all methods from base to new classes on one data set, in one table sorted by HM.
+"""Compare methods from base to new classes on one data set, in one table sorted by HM.
 
-    bash scripts/compare.sh shapes [--methods CoOp TAC] [--seeds 1 2 3] [--fresh]
+    clusterprompt compare shapes [--trainers CoOp TAC] [--seeds 1 2 3] [--overwrite] [KEY VALUE ...]
 
-Every method that is registered runs, with 16 shots, by scripts/base2new.py and the settings of its yaml
-(configs/trainers/<METHOD>/basetonovel.yaml): its authors' batch size, learning rate and depth. On the embedded data
-sets the epochs are fewer (methods.py) and precision is fp32, so that all methods and three seeds take less than 15
-minutes on two cores. What is finished is kept; an interrupted comparison goes on; --fresh runs all of it again.
-Settings come from the environment as for base2new.py (DATA, BACKBONE, EPOCHS, SHOTS, OUTPUT). The table is written as
-CSV, JSON and Markdown.
+Every method runs with 16 shots and the settings of its yaml (configs/trainers/<TRAINER>/basetonovel.yaml): its authors'
+batch size, learning rate and depth. On drawn data sets the epochs are fewer (clusterprompt/running/budget.py) and
+precision is fp32, so that all methods and three seeds take less than 15 minutes on two cores. Finished runs are kept,
+an interrupted comparison goes on, --overwrite runs everything again. Settings come from the environment as for
+`clusterprompt base2new` (DATA, BACKBONE, EPOCHS, SHOTS, OUTPUT). The table is written as CSV, JSON and Markdown.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from tabulate import tabulate
+from .errors import guarded
+from .options import (
+    add_output,
+    add_overwrite,
+    add_seeds,
+    add_trainers,
+    chosen_trainers,
+    parser_for,
+    seeds_label,
+    split_pairs,
+)
 
-from .. import dassl_compat, registration
-from ..running.base2new import CHECKOUT, EMBEDDED
-from ..running.budget import check_environment, method
-from ..running.comparison import Comparison, shown
-
-COLUMNS = ("trainer", "base", "new", "HM", "parameters", "s/epoch", "peak MB")
-BEST = ("base", "new", "HM")
+FACTS = ("parameters", "s/epoch", "peak MB")
 
 
-def main(argv=None) -> list:
-    """Run what is missing, print and write the table; return its rows."""
-    args = parse_args(argv)
-    comparison = Comparison(
-        folder="compare",
-        dataset=args.dataset,
-        shots=int(os.environ.get("SHOTS") or 16),
-        seeds=tuple(args.seeds),
-        methods=tuple(method(cls, args.dataset) for cls in args.methods),
-        backbone="",
-        command=f"bash scripts/compare.sh {args.dataset}",
-    )
-    print(
-        f"Base-to-new on {args.dataset}: {', '.join(m.trainer for m in comparison.methods)}; {comparison.shots} shots, "
-        f"seeds {', '.join(map(str, comparison.seeds))}."
-    )
-    records = comparison.run(args.fresh)
-    rows = sorted(comparison.summaries(records), key=lambda row: -row["HM"][0])
-    on_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print("\n" + table(rows, "\033[1m{}\033[0m" if on_terminal else "{}", "simple"))
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = parser_for("compare", __doc__)
+    parser.add_argument("dataset", help="name of a yaml in configs/datasets, or the path of your own")
+    add_trainers(parser)
+    add_seeds(parser)
+    add_output(parser)
+    add_overwrite(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; return the exit code."""
+    words, pairs = split_pairs(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    return guarded(lambda: run(args, pairs), with_traceback=args.traceback, go_on="the same command goes on from here")
+
+
+def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
+    """Run what is missing, print and write the table; return the exit code."""
+    from ..record.names import dataset_label
+    from ..record.protocols import SHOTS
+    from ..running.budget import method
+    from ..running.spec import Environment, check_dataset, is_drawn, output_root
+    from .comparison import Comparison
+
+    check_dataset(args.dataset)
+    methods = [method(cls, args.dataset) for cls in chosen_trainers(args.trainers)]
+    output = Path(output_root(args.output), "compare")
+    shots = Environment.read().shots or SHOTS
+    comparison = Comparison(args.dataset, methods, args.seeds, shots, output, pairs=tuple(pairs))
+    print(comparison.headline())
+    if comparison.carry_out(args.overwrite):
+        return 1
+    table = comparison.table()
+    bold = "\033[1m{}\033[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else "{}"
+    print("\n" + comparison.text(table, FACTS, bold.format))
     note = (
-        f"Accuracy in %, mean +- standard deviation over {len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}; HM: harmonic mean of base and new; "
-        "parameters: learned ones; s/epoch: of training, one thread; peak MB: of the process."
+        f"Accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; HM: harmonic mean of the mean base "
+        "and new accuracy; parameters: learned ones; s/epoch: of training; peak MB: of the process."
     )
-    if args.dataset.startswith(EMBEDDED):
+    if is_drawn(args.dataset):
         note += " A small drawn world and a small CLIP: the numbers compare with no published ones."
     print("\n" + note)
-    stem = comparison.output / f"table_{args.dataset}"
-    files = comparison.write(rows, records, COLUMNS, stem)
-    markdown = stem.with_suffix(".md")
-    markdown.write_text(table(rows, "**{}**", "github") + f"\n\n{note}\n", encoding="utf-8")
-    print(f"Written: {', '.join(map(str, [*files, markdown]))}")
-    return rows
-
-
-def parse_args(argv):
-    """Read the command line; ``methods`` become the trainers' classes."""
-    dassl_compat.prepare()
-    trainers = {cls.__name__: cls for cls in registration.own_trainers()}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="name of a yaml in configs/datasets")
-    parser.add_argument(
-        "--methods", nargs="+", metavar="METHOD", default=list(trainers), help=f"default: all of {', '.join(trainers)}"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--fresh", action="store_true", help="run everything again")
-    args = parser.parse_args(argv)
-    check_environment(parser)
-    if not (CHECKOUT / "configs" / "datasets" / f"{args.dataset}.yaml").is_file():
-        there = sorted(path.stem for path in (CHECKOUT / "configs" / "datasets").glob("*.yaml"))
-        parser.error(f"no data set {args.dataset!r}; there are {', '.join(there)}")
-    unknown = [name for name in args.methods if name not in trainers]
-    if unknown:
-        parser.error(f"no method {', '.join(map(repr, unknown))}; there are {', '.join(trainers)}")
-    args.methods = [trainers[name] for name in args.methods]
-    return args
-
-
-def table(rows, bold: str, style: str) -> str:
-    """Write the rows; the best of each accuracy goes through the format ``bold``."""
-    best = {column: max(row[column][0] for row in rows) for column in BEST}
-    cells = [
-        [
-            bold.format(shown(row[column])) if column in BEST and row[column][0] == best[column] else shown(row[column])
-            for column in COLUMNS
-        ]
-        for row in rows
-    ]
-    return tabulate(cells, headers=COLUMNS, tablefmt=style, disable_numparse=True)
+    files = comparison.write(table, FACTS, output / f"table_{dataset_label(args.dataset)}", note)
+    print(f"Written: {', '.join(map(str, files))}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import traceback
-from typing import Callable
+from collections.abc import Callable
 
 # What bad input raises, said in one line. Anything else is a fault of the program and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, AssertionError, FloatingPointError, NotImplementedError)
@@ -36,7 +38,13 @@ def guarded(work: Callable[[], int | None], *, with_traceback: bool = False, go_
         The exit code: that of ``work``, 2 after an error that the user can put right, 130 after Ctrl-C.
     """
     try:
-        return work() or 0
+        code = work() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not reader_is_gone():  # another pipe broke
+            raise
+        return 0
     except KeyboardInterrupt:
         print(f"\ninterrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
         return INTERRUPTED
@@ -47,3 +55,13 @@ def guarded(work: Callable[[], int | None], *, with_traceback: bool = False, go_
             traceback.print_exception(error)
         print(f"error: {message(error)}", file=sys.stderr)
         return USAGE
+
+
+def reader_is_gone() -> bool:
+    """Tell whether whoever read stdout has seen enough, as ``head`` has; if so, drop the rest of the output."""
+    watcher = select.poll()
+    watcher.register(sys.stdout.fileno(), 0)  # a pipe without a reader is always reported
+    if not any(event & select.POLLERR for _, event in watcher.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # also for what Python flushes at its end
+    return True

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 SEEDS = (1, 2, 3)
 
@@ -55,6 +59,33 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser, what: str = "output folder of a training run") -> None:
     """Add ``--run``."""
     parser.add_argument("--run", required=True, type=Path, metavar="FOLDER", help=what)
+
+
+def known_trainers() -> dict[str, type[PromptTrainer]]:
+    """Return the methods of this package by name."""
+    from .. import dassl_compat, registration
+
+    dassl_compat.prepare()
+    return {cls.__name__: cls for cls in registration.own_trainers()}
+
+
+def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
+    """Return the classes of the methods that ``--trainers`` names; all where it is left out.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    known = known_trainers()
+    names = list(known) if names is None or "all" in names else list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no trainer {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def seeds_label(seeds: Sequence[int]) -> str:
+    """Write a number of seeds."""
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def split_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:

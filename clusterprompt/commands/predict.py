@@ -1,24 +1,25 @@
 """Classify images with a trained run.
 
-    python -m clusterprompt.predict --run <output folder> image.jpg photos/ ...
-    find photos -name "*.jpg" | python -m clusterprompt.predict --run <output folder> --json -
+    clusterprompt predict --run FOLDER image.jpg photos/ ...
+    find photos -name "*.jpg" | clusterprompt predict --run FOLDER --json -
 
 A folder stands for all images in it and below, sorted; - reads paths from stdin, one a line. Results are printed in the
-order of the images, as soon as a batch of them is done. An image that cannot be read is reported, and the rest goes on;
-the exit code is then 1.
+order of the images, as soon as a batch of them is done. An image that cannot be read is reported, and the others are
+classified; the exit code is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import os
 import sys
-from typing import TYPE_CHECKING, Iterable, Iterator
-
-from tqdm import tqdm
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .. import load_run
+from .errors import guarded
+from .options import add_run, parser_for
 
 if TYPE_CHECKING:
     from ..use.classifier import Prediction
@@ -26,13 +27,9 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m clusterprompt.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("predict", __doc__)
     add = parser.add_argument
-    add("--run", required=True, metavar="FOLDER", help="output folder of a training run")
+    add_run(parser)
     add("images", nargs="+", metavar="IMAGE", help="image, folder, or - for paths on stdin; before --classes")
     add("--classes", nargs="+", metavar="NAME", help="tell these classes apart, in place of those of the training")
     add("--topk", type=int, default=5, metavar="N", help="classes printed for each image (default 5)")
@@ -44,33 +41,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv=None) -> int:
-    """Run one command line; see the module.
-
-    Returns:
-        The exit code: 0; 1 if an image could not be read; 2 for what the user can put right; 130 after an interrupt.
-    """
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; return the exit code, 1 if an image could not be read."""
     args = build_parser().parse_args(argv)
-    try:
-        classifier = load_run(args.run, args.classes, device=args.device, backbone=args.backbone)
-        results = classifier.stream(sources(args.images), args.topk, args.batch_size, args.workers)
-        return show(results, args.json)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except RuntimeError as error:
-        if type(error).__name__ != "CheckpointError":  # the toolbox's, which real Dassl lacks
-            raise
-        print(f"error: {error}", file=sys.stderr)
-    return 2
+    return guarded(lambda: _predict(args), with_traceback=args.traceback)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    """Classify and print; return the exit code."""
+    classifier = load_run(args.run, args.classes, device=args.device, backbone=args.backbone)
+    results = classifier.stream(sources(args.images), args.topk, args.batch_size, args.workers)
+    return show(results, args.json)
 
 
 def sources(words: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of the command line, and those on stdin in the place of ``-``."""
+    """Yield the paths of the command line; ``-`` is replaced by those on stdin."""
     for word in words:
         if word == "-":
             # Not sys.stdin: its lock would stop the end of the process while a thread waits for the next line.
@@ -82,7 +67,10 @@ def sources(words: Iterable[str]) -> Iterator[str]:
 
 def show(results: Iterable[Prediction], as_json: bool) -> int:
     """Print predictions as they come; return 1 if one was of an image that could not be read, else 0."""
-    sys.stdout.reconfigure(errors="surrogateescape")  # file names may hold any bytes
+    from tqdm import tqdm
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names may hold any bytes
     broken = 0
     for result in tqdm(results, unit=" images", leave=False, disable=True if sys.stdout.isatty() else None):
         if result.error:
@@ -102,8 +90,8 @@ def show(results: Iterable[Prediction], as_json: bool) -> int:
     return int(broken > 0)
 
 
-def as_record(result: Prediction) -> dict:
-    """Return a prediction as it stands in a line of JSON."""
+def as_record(result: Prediction) -> dict[str, Any]:
+    """Return a prediction as ``--json`` prints it."""
     if result.error:
         return {"path": result.path, "error": result.error}
     return {
@@ -112,7 +100,3 @@ def as_record(result: Prediction) -> dict:
             {"class": name, "confidence": round(p, 6)} for name, p in zip(result.classes, result.confidences)
         ],
     }
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""``python -m clusterprompt.data``."""
+"""Door: ``python -m clusterprompt.data`` is ``clusterprompt data``."""
 
 import sys
 

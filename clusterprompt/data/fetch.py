@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,13 +37,13 @@ class FetchError(OSError):
     """A file could not be fetched, or is not the right one; the text says what to do."""
 
 
-def fetch(urls, target: Path, checksum: str = ""):
+def fetch(urls: Sequence[str], target: Path, checksum: str = "") -> None:
     """Download a file to ``target`` from the first of ``urls`` that has it.
 
     Args:
         urls: Addresses, or ``drive:<id>`` for a file of Google Drive.
         target: The file to write; its folder must exist.
-        checksum: What it has to be, as in `differs`; empty to accept anything.
+        checksum: As in `differs`; empty to accept anything.
 
     Raises:
         FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next
@@ -73,8 +74,11 @@ def fetch(urls, target: Path, checksum: str = ""):
 
 
 def differs(path: Path, checksum: str) -> str:
-    """Say how a file differs from ``md5:...``, ``sha256:...`` or ``blob:...`` (what ``git hash-object`` prints); "" if
-    it does not.
+    """Say how a file differs from a checksum; "" if it does not.
+
+    Args:
+        path: The file.
+        checksum: ``md5:...``, ``sha256:...`` or ``blob:...`` (as ``git hash-object`` prints it); empty allows any file.
     """
     kind, _, wanted = checksum.partition(":")
     found = digest(path, kind) if wanted else ""
@@ -92,7 +96,7 @@ def digest(path: Path, kind: str) -> str:
     return sum_.hexdigest()
 
 
-def _refuse_web_page(path: Path, url: str):
+def _refuse_web_page(path: Path, url: str) -> None:
     """Remove the file and raise, if it is a web page: none of the files of a data set is one."""
     with open(path, "rb") as file:
         head = file.read(4096)
@@ -102,20 +106,23 @@ def _refuse_web_page(path: Path, url: str):
 
 
 def _is_web_page(head: bytes) -> bool:
+    """Tell a web page by its first bytes."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html", b"<head"))
 
 
 def _web_page(url: str, head: bytes) -> FetchError:
+    """Return the error for a web page in place of a file."""
     title = re.search(rb"<title[^>]*>(.*?)</title", head, re.IGNORECASE | re.DOTALL)
     named = f' ("{" ".join(title[1].decode(errors="replace").split())[:80]}")' if title else ""
     return FetchError(
-        f"{_shown(url)} answered with a web page{named} instead of the file: a login, a quota or a proxy stands before it. Open the address in "
-        "a browser to see, and try again later or from another network."
+        f"{_shown(url)} answered with a web page{named} instead of the file: a login, a quota or a proxy is in the "
+        "way. "
+        "Open the address in a browser to see, and try again later or from another network."
     )
 
 
-def _from_url(url: str, part: Path):
-    """Bring ``part`` to its full length; on a broken connection try again from where it stands."""
+def _from_url(url: str, part: Path) -> None:
+    """Download to ``part``; after a broken connection, go on from the bytes that have arrived."""
     tries, pause = 0, PAUSE
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -140,7 +147,13 @@ def _from_url(url: str, part: Path):
         time.sleep(pause)
 
 
-def _one_connection(url: str, part: Path):
+def _one_connection(url: str, part: Path) -> None:
+    """Download to ``part``, or append what it lacks, over one connection.
+
+    Raises:
+        ConnectionError: The connection broke; ``part`` keeps what has arrived.
+        FetchError: The answer is a web page.
+    """
     have = part.stat().st_size if part.exists() else 0
     # identity: byte positions have to be those of the file on disk
     headers = {"User-Agent": "clusterprompt", "Accept-Encoding": "identity"} | (
@@ -186,7 +199,8 @@ def _one_connection(url: str, part: Path):
         raise ConnectionError(f"the connection broke off after {megabytes(part.stat().st_size)} of {megabytes(total)}")
 
 
-def _from_drive(file_id: str, part: Path):
+def _from_drive(file_id: str, part: Path) -> None:
+    """Download a file of Google Drive to ``part``."""
     page = f"https://drive.google.com/file/d/{file_id}/view"
     name = part.name.removesuffix(".part")
     by_hand = f"Or download {page} in a browser, and save it as {part.with_name(name)}."
@@ -194,7 +208,8 @@ def _from_drive(file_id: str, part: Path):
         import gdown
     except ImportError:
         raise FetchError(
-            f"{name} lies on Google Drive, and gdown, which can fetch it, is not installed: pip install gdown. {by_hand}"
+            f"{name} lies on Google Drive, and gdown, which can fetch it, is not installed: "
+            f"pip install gdown. {by_hand}"
         ) from None
     try:
         gdown.download(id=file_id, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
@@ -209,11 +224,12 @@ def _from_drive(file_id: str, part: Path):
 
 
 def _shown(url: str) -> str:
+    """Return the address that a browser opens."""
     return f"https://drive.google.com/file/d/{url[len(DRIVE) :]}/view" if url.startswith(DRIVE) else url
 
 
 def megabytes(size: int) -> str:
-    """Say a number of bytes in words."""
+    """Write a number of bytes with a fitting unit."""
     for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= step:
             return f"{size / step:.1f} {unit}"

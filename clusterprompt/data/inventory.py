@@ -1,17 +1,17 @@
-"""What is there of a data set, and what is missing. Reads lists and folders, opens no image."""
+"""Find out which files of a data set are there and which are missing. Reads lists and folders, opens no image."""
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from .. import config, configs, registration
+from ..record.files import is_image_name
 from .fetch import differs
 from .sources import SOURCES, Source
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 
 class Row(NamedTuple):
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Inventory:
-    """What `look` found.
+    """The files of a data set that are there, and those that are missing.
 
     Attributes:
         name: Of the data set's yaml.
@@ -44,16 +44,16 @@ class Inventory:
     image_folder: Path
     source: Source
     drawn: bool
-    problems: list = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     classes: int | None = None
-    counts: dict = field(default_factory=dict)
-    images: set = field(default_factory=set)
-    missing: list = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    images: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
     too_few: bool = True
 
     @property
     def complete(self) -> bool:
-        """Say whether everything is there and as published."""
+        """Whether everything is there and as published."""
         return not self.problems
 
     @property
@@ -73,10 +73,10 @@ class Inventory:
         return f"prepare {self.name}" + (" (steps by hand)" if self.source.by_hand else "")
 
 
-def catalogue() -> dict:
+def catalogue() -> dict[str, Any]:
     """Return the data sets: name of the yaml -> class.
 
-    Users' own images are none of them: they lie anywhere, and nothing about them is known.
+    Those of users' own images are left out: they lie anywhere, and nothing about them is known.
     """
     classes = {cls.__name__: cls for cls in registration.own_datasets() if os.path.normpath(cls.folder) != "."}
     folder = Path(configs.__file__).parent / "datasets"
@@ -89,7 +89,7 @@ def catalogue() -> dict:
     return found
 
 
-def chosen(names) -> dict:
+def chosen(names: Iterable[str]) -> dict[str, Any]:
     """Return the data sets of these names, or all of them.
 
     Raises:
@@ -99,20 +99,18 @@ def chosen(names) -> dict:
     for name in names:
         if name not in known:
             raise ValueError(config.unknown("data set", name, known))
-    return {name: known[name] for name in names or known}
+    return {name: known[name] for name in list(names) or known}
 
 
-def look(name: str, cls: type, root: Path) -> Inventory:
-    """Find out what is there of a data set below ``root``."""
-    from ..datasets.shapes import DrawnDataset  # imports dassl
-
+def look(name: str, cls: Any, root: Path) -> Inventory:
+    """Find out which files of a data set are below ``root``."""
     folder = Path(root, cls.folder)
     found = Inventory(
         name,
         folder,
         Path(os.path.normpath(folder / cls.images)),
         SOURCES.get(name, Source()),
-        issubclass(cls, DrawnDataset),
+        cls.drawn,
     )
     if not folder.is_dir():
         if not found.drawn:
@@ -133,7 +131,8 @@ def look(name: str, cls: type, root: Path) -> Inventory:
     return found
 
 
-def _look_at_lists(found: Inventory):
+def _look_at_lists(found: Inventory) -> None:
+    """Note split files and lists that are missing, or not the published ones."""
     for file in found.source.lists:
         path = found.folder / file.name
         if not path.is_file():
@@ -142,8 +141,8 @@ def _look_at_lists(found: Inventory):
             found.problems.append(f"{file.name} is not the published one")
 
 
-def _listed(found: Inventory, cls: type):
-    """Return the rows of the parts; None, and a problem, where the lists cannot be read."""
+def _listed(found: Inventory, cls: Any) -> dict[str, Any] | None:
+    """Return the rows of each part; where the lists cannot be read, note a problem and return None."""
     spec = cls.__new__(cls)  # its __init__ would stop at the first fault
     spec.dataset_dir, spec.image_dir = str(found.folder), str(found.image_folder)
     spec.as_datums = lambda rows: [
@@ -161,13 +160,14 @@ def _listed(found: Inventory, cls: type):
     return dict(zip(("train", "val", "test"), parts))
 
 
-def _compare(found: Inventory, cls: type, parts: dict):
+def _compare(found: Inventory, cls: Any, parts: dict[str, Any]) -> None:
+    """Note images that are listed and missing, and numbers that are not the published ones."""
     rows = [row for part in parts.values() for row in part or ()]
     found.counts = {part: len(listed or ()) for part, listed in parts.items() if listed or part in cls.counts}
     found.classes = len({row.label for row in rows})
     base = len(str(found.image_folder)) + 1
-    elsewhere = dict.fromkeys(row.impath[base:].replace(os.sep, "/") for row in rows)
-    elsewhere = [path for path in elsewhere if path not in found.images]
+    listed_paths = dict.fromkeys(row.impath[base:].replace(os.sep, "/") for row in rows)
+    elsewhere = [path for path in listed_paths if path not in found.images]
     found.missing = [path for path in elsewhere if not (found.image_folder / path).is_file()]
     found.images.update(set(elsewhere) - set(found.missing))  # in folders that are links
     if found.missing:
@@ -180,11 +180,12 @@ def _compare(found: Inventory, cls: type, parts: dict):
     found.too_few = bool(found.missing) or not found.images or (not cls.split_file and fewer)
 
 
-def _images_below(folder: Path):
+def _images_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of all images below a folder, relative to it."""
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         prefix = os.path.relpath(place, folder).replace(os.sep, "/") + "/"
         prefix = "" if prefix == "./" else prefix
         for name in files:
-            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
+            if is_image_name(name):
                 yield prefix + name

@@ -1,19 +1,21 @@
-"""Bring a data set to completeness: fetch what is missing, unpack it into CoOp's layout, say what remains to be done by
-hand.
-"""
+"""Complete a data set: fetch what is missing, unpack it into CoOp's layout, tell the steps that need a hand."""
 
 import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
+from ..record.files import write_bytes
 from .fetch import DRIVE, FetchError, differs, fetch, megabytes
 from .inventory import Inventory, catalogue, look
 from .sources import SOURCES, File, Source
 from .unpack import UnpackError, unpack
 
 
-def prepare(data_sets: dict, root: Path) -> bool:
-    """Prepare data sets, one after the other; what fails with one does not stop the next.
+def prepare(data_sets: dict[str, Any], root: Path) -> bool:
+    """Prepare data sets, one after the other; a failure does not stop the next one.
 
     Args:
         data_sets: Class by name.
@@ -27,8 +29,8 @@ def prepare(data_sets: dict, root: Path) -> bool:
     return all([_prepare_one(inventory, data_sets, root) for inventory in found.values()])
 
 
-def announce(inventories, root: Path):
-    """Print what will be fetched, from where, and how much it is."""
+def announce(inventories: Sequence[Inventory], root: Path) -> None:
+    """Print which files will be fetched, from where, and their sizes."""
     wanted = [(inventory, file) for inventory in inventories for file in to_fetch(inventory) if file.urls]
     if not wanted:
         return
@@ -41,7 +43,7 @@ def announce(inventories, root: Path):
         print(f"  {inventory.name}: {file.name}{f', {megabytes(file.size)}' if file.size else ''}, from {place}")
 
 
-def to_fetch(found: Inventory) -> list:
+def to_fetch(found: Inventory) -> list[File]:
     """Return the lists, and the archives, that are missing."""
     lists = [file for file in found.source.lists if not (found.folder / file.name).is_file()]
     archives = [file for file in found.source.archives if _lacks(found, file)]
@@ -49,6 +51,7 @@ def to_fetch(found: Inventory) -> list:
 
 
 def _lacks(found: Inventory, archive: File) -> bool:
+    """Tell whether a data set lacks what an archive holds."""
     if any(not (found.folder / target).exists() for target in archive.take.values()):
         return True
     if found.missing and len(found.source.archives) > 1:  # of several, those whose part of the images is missing
@@ -56,19 +59,20 @@ def _lacks(found: Inventory, archive: File) -> bool:
     return found.too_few
 
 
-def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
+def _prepare_one(found: Inventory, data_sets: dict[str, Any], root: Path) -> bool:
+    """Prepare one data set, print its state, and return whether it is complete."""
     name, cls = found.name, data_sets[found.name]
     if found.complete and found.folder.is_dir():
         print(f"{name}: complete, nothing to do")
         return True
     if found.drawn:
         cls.prepare(cls.__new__(cls), str(root))
-    failures = []
+    failures: list[str] = []
     for file in found.source.lists:
         target = found.folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.is_file():
-            _try(failures, lambda file=file, target=target: _fetch_list(file, target, root))
+            _try(failures, partial(_fetch_list, file, target, root))
         elif wrong := differs(target, file.checksum):
             failures.append(
                 f"{target} is not the published file ({wrong}). Move it away and call this again to fetch that."
@@ -76,7 +80,7 @@ def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
     found = look(name, cls, root)  # the lists say whether images are missing
     for archive in found.source.archives:
         if _lacks(found, archive):
-            _try(failures, lambda archive=archive: _fetch_archive(archive, found.folder))
+            _try(failures, partial(_fetch_archive, archive, found.folder))
     found = look(name, cls, root)
     print(f"{name}: {'complete' if found.complete else 'incomplete: ' + '; '.join(found.problems)}")
     for failure in failures:
@@ -88,23 +92,26 @@ def _prepare_one(found: Inventory, data_sets: dict, root: Path) -> bool:
     return found.complete
 
 
-def _try(failures: list, step):
+def _try(failures: list[str], step: Callable[[], None]) -> None:
+    """Carry out a step; add the reason to ``failures`` if it fails."""
     try:
         step()
     except (FetchError, UnpackError) as error:
         failures.append(str(error))
 
 
-def _fetch_list(file: File, target: Path, root: Path):
+def _fetch_list(file: File, target: Path, root: Path) -> None:
+    """Fetch a list, or copy it from another data set that has the same one."""
     for name, cls in catalogue().items():  # the same class names serve ImageNet and its variants
         twin = root / cls.folder / file.name
         if file in SOURCES.get(name, Source()).lists and twin.is_file():
-            shutil.copyfile(twin, target)
+            write_bytes(target, twin.read_bytes())
             return
     fetch(file.urls, target, file.checksum)
 
 
-def _fetch_archive(archive: File, folder: Path):
+def _fetch_archive(archive: File, folder: Path) -> None:
+    """Fetch and unpack an archive, or unpack the one that was placed by hand."""
     placed = folder / archive.name
     if placed.is_file():
         if wrong := differs(placed, archive.checksum):
@@ -115,7 +122,7 @@ def _fetch_archive(archive: File, folder: Path):
         unpack(placed, folder, archive.take, archive.inner)
         return
     if not archive.urls:
-        return  # the steps by hand will be told
+        return  # the steps by hand are printed later
     downloads = folder / ".downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     path = downloads / archive.name
@@ -124,7 +131,8 @@ def _fetch_archive(archive: File, folder: Path):
             needed, free = 2 * archive.size, shutil.disk_usage(folder).free  # the archive, and what comes out of it
             if needed > free:
                 raise FetchError(
-                    f"{archive.name} needs about {megabytes(needed)} while it is unpacked, and {folder} has {megabytes(free)} free."
+                    f"{archive.name} needs about {megabytes(needed)} while it is unpacked, "
+                    f"and {folder} has {megabytes(free)} free."
                 )
             print(f"Fetching {archive.name}")
             fetch(archive.urls, path, archive.checksum)

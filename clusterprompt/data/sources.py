@@ -21,11 +21,11 @@ class File:
     """
 
     name: str
-    urls: tuple = ()
+    urls: tuple[str, ...] = ()
     checksum: str = ""
     size: int = 0
     inner: str = ""
-    take: dict = field(default_factory=dict)
+    take: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class Source:
         by_hand: Steps to go where something cannot be fetched, with ``{folder}`` and ``{root}`` to fill in.
     """
 
-    lists: tuple = ()
-    archives: tuple = ()
+    lists: tuple[File, ...] = ()
+    archives: tuple[File, ...] = ()
     by_hand: str = ""
 
 
-def _load() -> dict:
+def _load() -> dict[str, Source]:
+    """Read sources.yaml."""
     table = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8"))
     return {
         name: Source(

@@ -21,10 +21,10 @@ class UnpackError(OSError):
     """An archive is damaged, dangerous, or not the expected one."""
 
 
-def unpack(archive: Path, folder: Path, take: dict, inner: str = ""):
+def unpack(archive: Path, folder: Path, take: dict[str, str], inner: str = "") -> None:
     """Take files and folders out of an archive.
 
-    Where a target exists already, only what it lacks is added: nothing of the user's is replaced or removed.
+    Where a target exists already, missing files are added: no file of the user is replaced or removed.
 
     Args:
         archive: A zip, or a tar with any compression.
@@ -33,8 +33,8 @@ def unpack(archive: Path, folder: Path, take: dict, inner: str = ""):
         inner: An archive in the archive, from which to take them.
 
     Raises:
-        UnpackError: It is damaged or cut short, holds a path that leads out of it, or lacks what is wanted. Nothing is
-            left behind.
+        UnpackError: It is damaged or cut short, holds a path that leads out of it, or lacks an entry of ``take``. Then
+            nothing is left behind.
     """
     beside = folder / f".unpacking-{archive.name}"
     shutil.rmtree(beside, ignore_errors=True)  # of a call that was killed
@@ -53,7 +53,8 @@ def unpack(archive: Path, folder: Path, take: dict, inner: str = ""):
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _extract(archive: Path, target: Path):
+def _extract(archive: Path, target: Path) -> None:
+    """Unpack a whole zip or tar into a new folder."""
     target.mkdir(parents=True)
     try:
         if not hasattr(tarfile, "data_filter"):
@@ -78,7 +79,8 @@ def _extract(archive: Path, target: Path):
         ) from error
 
 
-def _extract_tar(archive: Path, target: Path):
+def _extract_tar(archive: Path, target: Path) -> None:
+    """Unpack a tar; refuse devices, pipes, and links that lead out of it."""
     with open(archive, "rb") as raw:
         bar = tqdm(
             total=archive.stat().st_size,
@@ -99,7 +101,8 @@ def _extract_tar(archive: Path, target: Path):
                 pass
 
 
-def _extract_zip(archive: Path, target: Path):
+def _extract_zip(archive: Path, target: Path) -> None:
+    """Unpack a zip; refuse links."""
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
         for member in members:
@@ -110,24 +113,28 @@ def _extract_zip(archive: Path, target: Path):
             file.extract(member, target)
 
 
-def _check_name(name: str):
+def _check_name(name: str) -> None:
+    """Raise UnpackError for a path that leads out of the archive."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         raise UnpackError(f"refused, the path '{name}' leads out of the archive")
 
 
-def _need(path: Path, archive: Path):
+def _need(path: Path, archive: Path) -> None:
+    """Raise UnpackError, with what there is instead, unless an unpacked path exists."""
     if not path.exists():
         top = path
         while not top.exists():
             top = top.parent
         holds = ", ".join(sorted(entry.name for entry in top.iterdir())[:10]) or "nothing"
         raise UnpackError(
-            f"{archive} lacks {path.name}: it is not the expected archive. Found instead: {holds}. Nothing was unpacked."
+            f"{archive} lacks {path.name}: it is not the expected archive. Found instead: {holds}. "
+            "Nothing was unpacked."
         )
 
 
-def _move(source: Path, target: Path):
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder; into an existing folder, move only the entries that it lacks."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)

@@ -1,1 +1,1 @@
-"""What a run leaves behind, and where."""
+"""The files of a run: reading, writing, measuring."""

@@ -1,24 +1,30 @@
-"""What became of each epoch of training, for ``result.json``."""
+"""Training history, one entry an epoch."""
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 from .result import RunRecord
 
 
 class Step(NamedTuple):
-    """One step of optimisation: its loss, the terms of the loss, and the batch's accuracy in percent, where there is
-    one.
+    """One step of optimisation.
+
+    Attributes:
+        loss: Its loss.
+        terms: The terms of the loss by name.
+        accuracy: Of the batch, in percent; None where the method computes none.
     """
 
     loss: float
-    terms: Dict[str, float]
-    accuracy: Optional[float]
+    terms: dict[str, float]
+    accuracy: float | None
 
 
-def epoch_entry(epoch: int, lr: float, steps: List[Step], seconds: float) -> dict:
-    """Return the means over an epoch's steps.
+def epoch_entry(epoch: int, lr: float, steps: list[Step], seconds: float) -> dict:
+    """Average the steps of an epoch.
 
     Args:
         epoch: Counted from 1.
@@ -37,12 +43,12 @@ def epoch_entry(epoch: int, lr: float, steps: List[Step], seconds: float) -> dic
     }
 
 
-def earlier_history(folder: str, epochs: int) -> List[dict]:
-    """Return the history of the first ``epochs`` epochs of an interrupted run, as far as its record tells it."""
+def earlier_history(folder: str | Path, epochs: int) -> list[dict]:
+    """Return the history of the first ``epochs`` epochs of an interrupted run, as far as its record has it."""
     record = RunRecord.find(folder)
     return [entry for entry in record.history if entry["epoch"] <= epochs] if record else []
 
 
-def _mean(values) -> float:
-    values = list(values)
+def _mean(numbers: Iterable[float]) -> float:
+    values = list(numbers)
     return round(sum(values) / len(values), 6)

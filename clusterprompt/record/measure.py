@@ -1,4 +1,4 @@
-"""What a run was made with and what it cost: versions, commit, device, peak memory."""
+"""Measure the conditions and the cost of a run: versions, commit, device, peak memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # records are read without torch, which takes seconds to import
+    import torch
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
 def versions() -> dict:
-    """Return the versions that can move a number, ours and Dassl's among them."""
+    """Return the versions of the packages that can change a number, ours and Dassl's included."""
     import dassl
 
     from .. import __version__
@@ -42,10 +44,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        if (
-            Path(git("rev-parse", "--show-toplevel")).resolve() != here
-        ):  # installed, in an environment inside another project's checkout
-            return ""
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:
+            return ""  # installed, in an environment inside another project's checkout
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -53,29 +53,39 @@ def commit() -> str:
 
 def device_name(device: torch.device) -> str:
     """Return ``cpu (2 threads)`` or the name of the GPU."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let :func:`peak_memory_mb` count from here."""
+    """Start measuring :func:`peak_memory_mb`."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the process's high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the process's high-water mark
     except OSError:
         pass
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory in use since the reset: allocated on the GPU, or resident in this process on a CPU; MiB."""
+    """Return the peak memory since the reset: allocated on the GPU, or resident in this process on a CPU; MiB."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 2**10
-    except (OSError, AttributeError):
-        import resource
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        status = ""
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    if found:
+        return int(found.group(1)) / 2**10
+    import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if platform.system() == "Linux" else 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if platform.system() == "Linux" else 2**20)

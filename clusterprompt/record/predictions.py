@@ -1,17 +1,17 @@
-"""What a test predicted for each image: scores for ``result.json``, rows for ``predictions.csv``."""
+"""Predictions of a test: scores for ``result.json``, one row an image for ``predictions.csv``."""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, NamedTuple, Sequence
-
-import torch
-from sklearn.metrics import f1_score, recall_score
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from .files import atomic_path
+
+if TYPE_CHECKING:  # records are read without torch, which takes seconds to import
+    from torch import Tensor
 
 FILE = "predictions.csv"
 HEADER = ("path", "label", "prediction", "confidence")
@@ -20,12 +20,14 @@ HEADER = ("path", "label", "prediction", "confidence")
 class Predictions:
     """Collects a test batch by batch; every list ends up as long as the split."""
 
-    def __init__(self):
-        self.paths: List[str] = []
-        self._labels, self._predicted, self._confidence = [], [], []
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self._labels: list[Tensor] = []
+        self._predicted: list[Tensor] = []
+        self._confidence: list[Tensor] = []
 
     def add_images(self, labels: Tensor, paths: Sequence[str]) -> None:
-        """Add a batch's labels, (B,), and the files of its images, where the loader tells them."""
+        """Add a batch's labels, (B,), and the files of its images, where the loader returns them."""
         self._labels.append(labels.cpu())
         self.paths.extend(paths)
 
@@ -36,6 +38,9 @@ class Predictions:
 
     def scores(self, classnames: Sequence[str]) -> dict:
         """Return macro F1, number of images, and recall by class, in percent; over the classes that have images."""
+        import torch
+        from sklearn.metrics import f1_score, recall_score
+
         truth, predicted = torch.cat(self._labels).numpy(), torch.cat(self._predicted).numpy()
         labels = range(len(classnames))
         recall = recall_score(truth, predicted, labels=labels, average=None, zero_division=0)
@@ -53,8 +58,10 @@ class Predictions:
             folder: Output folder of the run.
             root: Folder of all data sets, to which the images' paths are made relative; others stay absolute.
         """
-        if not self.paths:  # a host's loader that does not tell them
+        if not self.paths:  # a host's loader that does not return them
             return
+        import torch
+
         root = os.path.join(os.path.abspath(os.path.expanduser(os.path.expandvars(root))), "")
         rows = zip(
             self.paths,

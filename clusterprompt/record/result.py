@@ -143,14 +143,15 @@ class RunRecord:
     # ------------------------------------------------------------------ writing
     @classmethod
     def of(cls, trainer: PromptTrainer) -> RunRecord:
-        """Put the record of a running or finished trainer together."""
+        """Build the record of a running or finished trainer."""
         cfg, learner = trainer.cfg, trainer.learner
-        scores = trainer.scores.get("test") or trainer.scores.get("val") or {}
+        recorder = trainer.recorder
+        scores = recorder.scores.get("test") or recorder.scores.get("val") or {}
         return cls(
-            status=trainer.status,
+            status=recorder.status,
             trainer=type(trainer).__name__,
             **task_of(cfg),
-            trained_on=trainer.trained_on,
+            trained_on=recorder.trained_on,
             drawn=getattr(trainer.dm.dataset, "drawn", False),
             backbone=cfg.MODEL.BACKBONE.NAME,
             precision=trainer.precision,
@@ -161,15 +162,15 @@ class RunRecord:
             classnames=list(trainer.classnames),
             template=trainer.template,
             fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
-            epoch=trainer.epoch + 1 if trainer.status == "training" else trainer.max_epoch,
+            epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
             learned_parameters=0 if learner is None else sum(p.numel() for p in learner.parameters()),
-            seconds={name: round(value, 2) for name, value in trainer.seconds.items()},
-            seconds_per_epoch=round(trainer.seconds_per_epoch, 3),
+            seconds={name: round(value, 2) for name, value in recorder.seconds.items()},
+            seconds_per_epoch=round(recorder.seconds_per_epoch, 3),
             peak_memory_mb=round(measure.peak_memory_mb(trainer.device), 1),
             device=measure.device_name(trainer.device),
             versions=measure.versions(),
             commit=commit(),
-            history=trainer.history,
+            history=recorder.history,
             config=json.loads(json.dumps(cfg, default=list)),
             extra=trainer.extra_results(),
         )
@@ -257,7 +258,7 @@ _DRAWN_BEFORE = (
     "ShapesCounts",
 )
 _REQUIRED = ("status", "trainer", "dataset", "subsample", "shots", "seed", "backbone")
-_KINDS = {
+_KINDS: dict[str, Any] = {
     "str": str,
     "int": int,
     "bool": bool,
@@ -265,7 +266,7 @@ _KINDS = {
     "dict": dict,
     "list": list,
 }
-_TASK_KINDS = {"dataset": str, "subsample": str, "shots": int, "seed": int}
+_TASK_KINDS: dict[str, Any] = {"dataset": str, "subsample": str, "shots": int, "seed": int}
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import Iterable, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit  # Student's t; scipy.stats takes seconds to import
@@ -16,6 +17,10 @@ INTERVALS = {
         "sample standard deviation, ddof 1)."
     ),
 }
+
+
+# Accuracy by seed. An average over data sets of different seeds has none of its own: {None: mean of the means}.
+BySeed = Mapping[Any, float]
 
 
 class Summary(NamedTuple):
@@ -56,7 +61,7 @@ def harmonic_mean(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def base_to_new(base: Mapping[int, float], new: Mapping[int, float], interval: str = "std") -> dict[str, Summary]:
+def base_to_new(base: BySeed, new: BySeed, interval: str = "std") -> dict[str, Summary]:
     """Summarise base-to-new accuracies, as the papers do.
 
     ``HM`` is the harmonic mean of the mean base and the mean new accuracy; its spread is that of the single seeds' HMs.

@@ -1,13 +1,14 @@
-"""Weights & Biases for those who name a project in TRAIN.WANDB; it is not imported otherwise."""
+"""Log to Weights & Biases if TRAIN.WANDB names a project; wandb is not imported otherwise."""
 
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
+from typing import Any
 
 
 def check_wandb(project: str) -> None:
-    """Refuse to start a run whose curves could not be sent.
+    """Refuse to start a run that could not log to the project.
 
     Raises:
         ValueError: A project is named, and wandb is not installed.
@@ -24,12 +25,12 @@ def check_wandb(project: str) -> None:
 
 
 class WandbRun:
-    """One run of a project. Whether it goes online is wandb's own affair (``wandb login``, WANDB_MODE=offline)."""
+    """One run of a project; wandb itself decides whether it goes online (``wandb login``, WANDB_MODE=offline)."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: Any):
         import wandb
 
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
         d = cfg.DATASET
         self._run = wandb.init(
             project=cfg.TRAIN.WANDB,
@@ -37,13 +38,13 @@ class WandbRun:
             config=json.loads(json.dumps(cfg, default=list)),
             name=f"{cfg.TRAINER.NAME} {d.NAME} {d.SUBSAMPLE_CLASSES} {d.NUM_SHOTS} shots seed {cfg.SEED}",
         )
-        for kind in ("train", "val", "test"):  # steps of training and epochs of tests do not count alike
+        for kind in ("train", "val", "test"):  # training counts steps, tests count epochs
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/step")
 
     def log(self, tag: str, value: float, step: int) -> None:
-        """Add one number; the part of ``tag`` before the slash says what ``step`` counts."""
+        """Log one number; the part of ``tag`` before the slash says what ``step`` counts."""
         self._run.log({tag: float(value), f"{tag.split('/')[0]}/step": step})
 
     def finish(self) -> None:
-        """Send what is left."""
+        """Send the rest and close the run."""
         self._run.finish()

@@ -1,14 +1,17 @@
 """The classes a method does worst on: what their images are taken for, and some of these images."""
 
+from __future__ import annotations
+
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from .runs import read_predictions
+from ..record.files import read_image
+from .run import Run
 
 WORST = 5
 IMAGES = 4  # of each of the worst classes
@@ -16,8 +19,13 @@ PIXELS = 88
 
 
 class Example(NamedTuple):
-    """A wrongly classified image: a JPEG as a data URI (None if it cannot be shown, then ``why``), and what it was
-    taken for.
+    """A wrongly classified image.
+
+    Attributes:
+        uri: A small JPEG as a data URI; empty if the image cannot be shown.
+        why: Why it cannot be shown.
+        path: As in predictions.csv.
+        taken_for: Name of the predicted class.
     """
 
     uri: str
@@ -27,45 +35,55 @@ class Example(NamedTuple):
 
 
 class WorstClass(NamedTuple):
-    """A class, its accuracy in percent, and examples of its errors."""
+    """A class, its accuracy in percent, its number of answers, and examples of its errors."""
 
     name: str
     accuracy: float
     images: int
-    examples: list
+    examples: list[Example]
 
 
 class Confusion(NamedTuple):
-    """Counts of what was taken for what, (C, C), over all seeds; the worst classes as indices and with examples."""
+    """A confusion matrix over all seeds, with its worst classes.
 
-    classnames: list
+    Attributes:
+        classnames: In order of the labels.
+        counts: Number of images by true and predicted class, (C, C).
+        worst: Labels of the worst classes.
+        classes: The worst classes with examples.
+    """
+
+    classnames: list[str]
     counts: np.ndarray
-    worst: list
-    classes: list
+    worst: list[int]
+    classes: list[WorstClass]
 
 
-def confusion(runs: list, notes: list):
+def find_confusion(runs: Sequence[Run], notes: list[str]) -> Confusion | None:
     """Count the predictions of runs of one method on the same classes; None where there are none, or no error.
 
-    A damaged predictions.csv is left out and added to ``notes``.
+    Args:
+        runs: One a seed.
+        notes: Gets a sentence for each damaged predictions.csv, which is left out.
     """
-    counts, classnames, errors = None, None, {}
+    counts, classnames = None, []
+    errors: dict[int, dict[str, tuple[str, int]]] = {}  # of the first seed that got an image wrong
     for run in runs:
         try:
-            rows = read_predictions(run)
+            rows = run.record.predictions(run.path)
         except ValueError as error:
-            notes.append(str(error))
+            notes.append(f"Left out, {error}")
             continue
-        if not rows or (classnames is not None and run.result["classnames"] != classnames):
+        if not rows or (counts is not None and run.record.classnames != classnames):
             continue
         if counts is None:
-            classnames = run.result["classnames"]
+            classnames = run.record.classnames
             counts = np.zeros((len(classnames), len(classnames)), int)
-        root = (run.result.get("config") or {}).get("DATASET", {}).get("ROOT", "")
-        for path, label, prediction in rows:
-            counts[label, prediction] += 1
-            if label != prediction:
-                errors.setdefault(label, {}).setdefault(path, (root, prediction))  # of the first seed that got it wrong
+        root = run.record.config.get("DATASET", {}).get("ROOT", "")
+        for row in rows:
+            counts[row.label, row.prediction] += 1
+            if row.label != row.prediction:
+                errors.setdefault(row.label, {}).setdefault(row.path, (root, row.prediction))
     if counts is None or not errors:
         return None
     seen = counts.sum(axis=1)
@@ -81,16 +99,15 @@ def confusion(runs: list, notes: list):
     return Confusion(classnames, counts, worst, classes)
 
 
-def thumbnail(root: str, path: str) -> tuple:
-    """Return a small JPEG of an image as a data URI, or "" and why there is none."""
+def thumbnail(root: str, path: str) -> tuple[str, str]:
+    """Return a small JPEG of an image as a data URI; if there is none, "" and why."""
     try:
-        with Image.open(Path(root).expanduser() / path) as image:
-            small = image.convert("RGB")
+        small = read_image(Path(root).expanduser() / path)
         small.thumbnail((PIXELS, PIXELS))
         out = io.BytesIO()
         small.save(out, "JPEG", quality=82)
     except FileNotFoundError:
         return "", "image not found"
-    except (UnidentifiedImageError, OSError, ValueError):
+    except (OSError, ValueError):  # PIL's UnidentifiedImageError is an OSError
         return "", "image cannot be read"
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode(), ""

@@ -1,41 +1,57 @@
 """The papers' numbers, from published.csv."""
 
+from __future__ import annotations
+
 import csv
 from pathlib import Path
 from typing import NamedTuple
 
-from .runs import key
+from ..record.names import dataset_key
+from .run import Method
 
 FILE = Path(__file__).with_name("published.csv")
+AVERAGE = "Average"  # in place of a data set: the average over the protocol's usual ones
 
 
 class Printed(NamedTuple):
-    """One published result: accuracies in percent by column ("base", "new", "hm", "accuracy"), and where it is from."""
+    """One published result.
 
-    values: dict
+    Attributes:
+        values: Accuracies in percent by kind: "base", "new", "hm", "accuracy".
+        source: Paper, table, and where it was copied from.
+        note: What to know of it.
+    """
+
+    values: dict[str, float]
     source: str
     note: str
 
 
 class Published:
-    """The published results, found by what they are of."""
+    """The published results by protocol, method and data set."""
 
-    def __init__(self, file=FILE):
+    def __init__(self, file: str | Path = FILE):
         with open(file, newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
-        self.rows = {}
+        self.rows: dict[tuple[str, ...], Printed] = {}
         for row in rows:
             values = {name: float(row[name]) for name in ("base", "new", "hm", "accuracy") if row[name]}
-            name = "Average" if row["dataset"] == "Average" else key(row["dataset"])
-            self.rows[row["protocol"], row["trainer"], name, row["shots"], row["backbone"]] = Printed(
-                values, row["source"], row["note"]
-            )
+            key = row["protocol"], row["trainer"], _name(row["dataset"]), row["shots"], row["backbone"]
+            self.rows[key] = Printed(values, row["source"], row["note"])
 
-    def get(self, protocol: str, method, dataset: str):
-        """Return the published result of a method on a data set ("Average": on the protocol's usual ones); None if
-        there is none.
+    def get(self, protocol: str, method: Method, dataset: str) -> Printed | None:
+        """Return the published result of a method; None if there is none.
 
         Backbone and number of shots have to match; zero-shot rows have no shots.
+
+        Args:
+            protocol: Name of the protocol.
+            method: Row of our table.
+            dataset: Data set, or "Average".
         """
-        name = dataset if dataset == "Average" else key(dataset)
-        return self.rows.get((protocol, method.trainer, name, str(method.shots or ""), method.backbone))
+        return self.rows.get((protocol, method.trainer, _name(dataset), str(method.shots or ""), method.backbone))
+
+
+def _name(dataset: str) -> str:
+    """Return the spelling of a data set that rows are found by."""
+    return AVERAGE if dataset == AVERAGE else dataset_key(dataset)

@@ -3,50 +3,75 @@
 It needs no network and no script.
 """
 
+from __future__ import annotations
+
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2  # comes with torch
 
-from .charts import changes, confusion, curves, labels_of, main_charts
-from .examples import confusion as find_confusion
+from ..record.files import write_text
+from ..record.protocols import Protocol
+from ..record.statistics import INTERVALS
+from .charts import main_charts
+from .class_charts import changes, confusion
+from .curves import curves
+from .drawing import Chart
+from .examples import find_confusion
+from .facts import parameters, peak_memory_mb
 from .formats import align, grid, sections, sources
-from .runs import TRANSFER, differing_settings, settings, span
-from .tables import CONVENTIONS, INTERVALS, TITLES, grouped
+from .notes import differing_settings, grouped, settings
+from .run import Run, format_ranges
+from .tables import Table
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def write_report(file: Path, folder: Path, tables: list, runs: list, interval: str, notes: list):
-    """Write the report."""
+def write_report(
+    file: Path, folder: Path, tables: Sequence[Table], runs: Sequence[Run], interval: str, notes: Sequence[str]
+) -> None:
+    """Write the report.
+
+    Args:
+        file: HTML file to write.
+        folder: Folder of the runs, for the heading.
+        tables: Tables of the report.
+        runs: All runs behind them.
+        interval: A key of ``record.statistics.INTERVALS``.
+        notes: Notes about the whole folder.
+    """
     notes = list(notes)
-    parts = [section(protocol, own, runs, notes) for protocol, own in sections(tables)]
+    parts = [_section(protocol, own, runs, notes) for protocol, own in sections(tables)]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["uri"] = lambda chart: (
-        "data:image/svg+xml;base64," + base64.b64encode(chart.svg.encode()).decode()
-    )
+    environment.filters["uri"] = _data_uri
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         folder=folder.name or str(folder),
         sections=parts,
         interval=INTERVALS[interval],
         notes=list(dict.fromkeys(notes)),
         runs=len({run.path for run in runs}),
-        methods=settings_of(runs),
-        machines=machines(runs),
+        methods=_settings_of(runs),
+        machines=_machines(runs),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
 
 
-def section(protocol: str, tables: list, runs: list, notes: list) -> dict:
-    """Put together what the page says of one protocol."""
-    drawn = set()  # learning curves of a training run that two tables share are drawn once
+def _data_uri(chart: Chart) -> str:
+    """Return a chart as a data URI."""
+    return "data:image/svg+xml;base64," + base64.b64encode(chart.svg.encode()).decode()
+
+
+def _section(protocol: Protocol, tables: Sequence[Table], runs: Sequence[Run], notes: list[str]) -> dict:
+    """Return what the template shows of one protocol."""
+    drawn: set[Path] = set()  # learning curves of a training run that two tables share are drawn once
     blocks = []
     for table in tables:
-        trained = {run.path for run in table.runs if run.result.get("history")}
-        of_training = [] if table.data == "average" or trained <= drawn else curves(table)
+        trained = {run.path for run in table.runs if run.record.history}
+        of_training = [] if table.is_average or trained <= drawn else curves(table)
         drawn |= trained if of_training else set()
         few = [chart for chart in of_training if not chart.name.endswith("_terms")]
         headers, lines = grid(table, "\0{}".format)
@@ -59,108 +84,83 @@ def section(protocol: str, tables: list, runs: list, notes: list) -> dict:
                 "notes": [*table.notes, *sources(table)],
                 "charts": [*main_charts(table), *few],
                 "terms": of_training[len(few) :],
-                "methods": [] if table.data == "average" or protocol in TRANSFER else details(table, runs, notes),
+                "methods": [] if table.is_average or protocol.transfers else _details(table, runs, notes),
             }
         )
-    return {"name": protocol, "title": TITLES[protocol], "convention": CONVENTIONS[protocol], "blocks": blocks}
+    return {"name": protocol.name, "title": protocol.title, "convention": protocol.convention, "blocks": blocks}
 
 
-def details(table, runs: list, notes: list) -> list:
+def _details(table: Table, runs: Sequence[Run], notes: list[str]) -> list[dict]:
     """Return, for each method of a table and each part of the classes, the changes of classes and the worst ones."""
-    if table.protocol == "few_shot":
-        most = max(run.method.shots for run in table.runs)
-        own = [run for run in table.runs if run.method.shots == most]
-    else:
-        own = table.runs
-    names = {
-        run.method: labels_of(table).get(run.method) or labels_of(table).get(run.method._replace(shots=0))
-        for run in own
-    }
-    found = []
+    own = table.runs
+    if table.protocol.shots_are_columns:
+        most = max(run.method.shots for run in own)
+        own = [run for run in own if run.method.shots == most]
+    names, found = table.names(), []
     for (method, part), group in grouped(own, lambda run: (run.method, run.part)).items():
-        if not names[method]:
+        name = names.get(method) or names.get(method._replace(shots=0))
+        if not name:
             continue  # not in the table
-        baseline = zero_shot(group[0], runs)
-        changed = (
-            changes(table, group, names[method], part, baseline)
-            if baseline and method.trainer != "ZeroshotCLIP"
-            else None
-        )
+        charts: list[Chart | None] = []
+        baseline = _zero_shot(group[0], runs)
+        if baseline and not group[0].record.is_zero_shot:
+            charts.append(changes(table, group, name, part, baseline))
         confused = find_confusion(group, notes)
-        drawn = (
-            confusion(table, names[method], part, confused.classnames, confused.counts, confused.worst)
-            if confused
-            else None
-        )
-        if changed or confused:
-            charts = [chart for chart in (changed, drawn) if chart]
+        if confused:
+            charts.append(confusion(table, name, part, confused.classnames, confused.counts, confused.worst))
+        shown = [chart for chart in charts if chart]
+        if shown:
             found.append(
                 {
-                    "title": f"{names[method]}, {part} classes",
-                    "charts": charts,
+                    "title": f"{name}, {part} classes",
+                    "charts": shown,
                     "worst": confused.classes if confused else [],
-                    "seeds": span(run.seed for run in group),
+                    "seeds": format_ranges(run.seed for run in group),
                 }
             )
     return found
 
 
-def zero_shot(run, runs: list) -> dict:
+def _zero_shot(run: Run, runs: Sequence[Run]) -> dict[str, float]:
     """Return zero-shot CLIP's accuracy by class on the data of a run; empty if it was not run there."""
     same = [
         other
         for other in runs
-        if other.method.trainer == "ZeroshotCLIP"
+        if other.record.is_zero_shot
         and (other.dataset, other.part, other.method.backbone) == (run.dataset, run.part, run.method.backbone)
-        and other.result.get("classnames") == run.result.get("classnames")
+        and other.record.classnames == run.record.classnames
     ]
-    same.sort(
-        key=lambda other: (other.method.folder != run.method.folder, other.seed != run.seed)
-    )  # that of the same folder and seed, if there is one
-    found = same[0].result.get("per_class") if same else None
-    return (
-        {name: value for name, value in found.items() if isinstance(value, (int, float))}
-        if isinstance(found, dict)
-        else {}
-    )
+    # That of the same folder and seed, if there is one.
+    same.sort(key=lambda other: (other.method.folder != run.method.folder, other.seed != run.seed))
+    per_class = same[0].record.per_class or {} if same else {}
+    return {name: value for name, value in per_class.items() if isinstance(value, (int, float))}
 
 
-def settings_of(runs: list) -> list:
+def _settings_of(runs: Sequence[Run]) -> list[dict]:
     """Return the settings of each method, those in which its runs differ apart."""
     found = []
     for method, group in grouped(runs, lambda run: run.method).items():
         texts = [settings(run) for run in group]
         shared = set.intersection(*map(set, texts))
         same = {name: texts[0][name] for name in sorted(shared) if len({text[name] for text in texts}) == 1}
-        title = " ".join(
-            part
-            for part in (
-                method.trainer,
-                method.backbone,
-                method.cfg,
-                f"{method.shots} shots" if method.shots else "",
-                method.folder,
-            )
-            if part
-        )
-        by_data = [
-            (f"{dataset} {part}", differing_settings(own))
-            for (dataset, part), own in grouped(group, lambda run: (run.dataset, run.part)).items()
-        ]
+        shots = f"{method.shots} shots" if method.shots else ""
+        title = (method.trainer, method.backbone, method.cfg, shots, method.folder)
+        by_data = grouped(group, lambda run: (run.dataset, run.part)).items()
+        mixed = [(f"{dataset} {part}", differing_settings(own)) for (dataset, part), own in by_data]
         found.append(
             {
-                "title": title,
+                "title": " ".join(part for part in title if part),
                 "same": same,
-                "by_data": sorted({name for name in shared if name not in same}),
-                "mixed": [pair for pair in by_data if pair[1]],
-                "parameters": max(run.result.get("learned_parameters") or 0 for run in group),
-                "seconds": max(run.result.get("seconds_per_epoch") or 0 for run in group),
-                "memory": max(run.result.get("peak_memory_mb") or 0 for run in group),
+                "by_data": sorted(shared - same.keys()),
+                "mixed": [pair for pair in mixed if pair[1]],
+                "parameters": parameters(group) or 0,
+                "seconds": max(run.record.seconds_per_epoch for run in group),
+                "memory": peak_memory_mb(group) or 0,
                 "digests": sorted(
                     {
-                        (run.dataset, run.seed, str(run.result["fewshot_digest"])[:12])
+                        (run.dataset, run.seed, run.record.fewshot_digest[:12])
                         for run in group
-                        if run.result.get("fewshot_digest") and run.method.shots and run.dataset == run.source
+                        if run.record.fewshot_digest and run.method.shots and run.dataset == run.source
                     }
                 ),
             }
@@ -168,14 +168,16 @@ def settings_of(runs: list) -> list:
     return found
 
 
-def machines(runs: list) -> list:
-    """Return (what, values that occur) of versions, devices, precisions and commits."""
-    found = {}
+def _machines(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Return (name, values that occur) of versions, devices, precisions and commits."""
+    found: dict[str, dict[str, None]] = {}
     for run in runs:
-        versions = run.result.get("versions")
+        record = run.record
         facts = {
-            **(versions if isinstance(versions, dict) else {}),
-            **{name: run.result.get(name) for name in ("device", "precision", "commit")},
+            **record.versions,
+            "device": record.device,
+            "precision": record.precision,
+            "commit": record.commit,
         }
         for name, value in facts.items():
             if value:

@@ -1,17 +1,18 @@
-"""How a method is run: with the settings of its yaml; on the embedded data sets, whatever the protocol, for fewer
-epochs and in fp32.
-"""
+"""How a method is run: with the settings of its yaml; on drawn data sets for fewer epochs and in fp32."""
 
-import os
-import re
-from typing import NamedTuple, Optional
+from __future__ import annotations
 
-from .base2new import EMBEDDED
+from typing import TYPE_CHECKING, NamedTuple
 
-# On the embedded data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the
-# yaml's epochs, but no more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average
-# moves along: its mean lies at about 3/4.
-EPOCHS = {
+from .spec import Environment, is_drawn
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
+
+# On drawn data sets: epochs, seconds of a run on one core (a first guess), further settings. A rule for all: the yaml's
+# epochs, but no more than take 30 to 50 s on one core, at the yaml's batch size and rate. PromptSRC's average moves
+# along: its mean lies at about 3/4.
+EPOCHS: dict[str, tuple] = {
     "ZeroshotCLIP": (None, 12),
     "CoOp": (20, 42),
     "KgCoOp": (20, 32),
@@ -32,31 +33,27 @@ class Method(NamedTuple):
     """A method and its settings.
 
     Attributes:
-        trainer: Its name.
+        trainer: Name of the trainer.
         epochs: None leaves the yaml's, or there is nothing to learn.
-        guess: Seconds that a run takes on one core; corrected as the runs go.
+        guess: Seconds that a run takes on one core; corrected as runs finish.
         settings: KEY VALUE pairs.
     """
 
     trainer: str
-    epochs: Optional[int]
-    guess: float
-    settings: tuple = ()
+    epochs: int | None = None
+    guess: float = 60.0
+    settings: tuple[str, ...] = ()
 
 
-def check_environment(parser):
-    """End with a parser's message if the environment's SHOTS or EPOCHS is no number from 1 on."""
-    for name in ("SHOTS", "EPOCHS"):
-        if os.environ.get(name) and not re.fullmatch("[1-9][0-9]*", os.environ[name]):
-            parser.error(f"the environment's {name} is {os.environ[name]!r}; it takes a number from 1 on")
+def method(cls: type[PromptTrainer], dataset: str) -> Method:
+    """Return how a method is run on a data set; the environment's EPOCHS come first.
 
-
-def method(cls, dataset: str) -> Method:
-    """Return how a method is run: its yaml's settings, but for the embedded data sets; the environment's EPOCHS come
-    first.
+    Args:
+        cls: Class of the trainer.
+        dataset: Name of a yaml in configs/datasets, or the path of the user's own.
     """
     epochs, guess, *settings = EPOCHS.get(cls.__name__, OTHERS)
-    own = int(os.environ["EPOCHS"]) if os.environ.get("EPOCHS") else None
-    if not dataset.startswith(EMBEDDED):
+    own = Environment.read().epochs
+    if not is_drawn(dataset):
         return Method(cls.__name__, own, guess)
     return Method(cls.__name__, own or epochs, guess, (*settings, f"TRAINER.{cls.node()}.PREC", "fp32"))

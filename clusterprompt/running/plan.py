@@ -1,176 +1,136 @@
-"""The runs of each protocol: what is trained and tested, with which settings, in which folders."""
+"""Plans: the jobs that a protocol needs for methods and seeds."""
+
+from __future__ import annotations
 
 import os
-from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from ..record import protocols
-from .base2new import EMBEDDED, common_options, fitting_depths, words_of_halves
+from ..record import folder as run_folder
+from ..record.protocols import SHOTS, Leg, Protocol, Request
+from ..record.result import RunRecord
+from ..record.statistics import harmonic_mean
 from .budget import Method
-from .runner import Run
+from .spec import RunSpec, is_drawn
 
 # Small pictures are read faster than worker processes start. One thread: with models as small as the embedded one
-# several runs side by side are faster than several threads a run, and the numbers do not depend on how many cores there
-# are.
-SETTINGS = ("DATALOADER.NUM_WORKERS", "0")
+# several runs side by side are faster than several threads a run, and the numbers do not depend on the number of cores.
+DRAWN_SETTINGS = ("DATALOADER.NUM_WORKERS", "0")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# CoOp's authors train fewer epochs with fewer shots; its yaml says the 200 of 8 and 16.
-FEW_SHOT_EPOCHS = {"CoOp": {1: 50, 2: 100, 4: 100}}
-TEST_GUESS = 10.0  # seconds to start and to test, on one core
+TEST_SECONDS = 10.0  # a first guess of what starting and testing take on one core
 
 
-class Task(NamedTuple):
-    """What the runs of a plan share.
+@dataclass(frozen=True)
+class Job:
+    """What one process does: a training run and the tests that follow it, or a test.
 
     Attributes:
-        output: Folder of all results.
-        shots: Training images a class; few_shot has its own.
+        name: For messages.
+        specs: Runs in order.
+        guess: Seconds on one core, as far as is known; only proportions count for data sets that are not drawn.
+        drawn: Drawn data sets that it reads.
+        environment: Variables that differ from this process's.
+    """
+
+    name: str
+    specs: tuple[RunSpec, ...]
+    guess: float = 60.0
+    drawn: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+
+    @property
+    def folders(self) -> list[str]:
+        """Output folders, the training run's first."""
+        return [spec.folder for spec in self.specs]
+
+    @property
+    def after(self) -> str:
+        """Folder of the training run of another job whose model this one tests; empty if there is none."""
+        return self.specs[0].model_folder
+
+    @property
+    def log(self) -> Path:
+        """File of everything that the process prints."""
+        output = self.specs[0].output
+        return Path(output, "logs", os.path.relpath(self.folders[0], output) + ".txt")
+
+    def is_finished(self) -> bool:
+        """Tell whether every run is finished, and no test is older than the training of its model."""
+        for spec in self.specs:
+            if spec.model_folder and run_folder.is_stale(spec.folder, spec.model_folder):
+                return False
+        return all(run_folder.state(folder) == "finished" for folder in filter(None, [self.after, *self.folders]))
+
+    def outcome(self) -> str:
+        """Describe the numbers of a finished job."""
+        records = [RunRecord.read(folder) for folder in self.folders]
+        found = [record.accuracy for record in records if record.accuracy is not None]
+        if len(found) < len(records):  # TEST.NO_TEST
+            return "finished, not tested"
+        if len(found) == 2:
+            base, new = found
+            return f"base {base:.1f}, new {new:.1f}, HM {harmonic_mean(base, new):.1f}"
+        return f"accuracy {', '.join(f'{accuracy:.1f}' for accuracy in found)}"
+
+
+def plan(
+    protocol: Protocol,
+    request: Request,
+    methods: Iterable[Method],
+    seeds: Iterable[int],
+    *,
+    output: str,
+    pairs: Sequence[str] = (),
+    backbone: str = "",
+) -> list[Job]:
+    """Plan the jobs of a protocol: a whole round of the first seed comes first.
+
+    Args:
+        protocol: What is trained and tested.
+        request: On which data.
+        methods: Methods and their settings.
         seeds: Seeds of all runs.
-        pairs: KEY VALUE pairs of the user, which come last.
+        output: Folder of all results.
+        pairs: KEY VALUE pairs of the user, which come after the methods' own.
+        backbone: Name or file of the CLIP; empty for the environment's, or the yaml's.
     """
-
-    output: str
-    shots: int
-    seeds: tuple
-    pairs: tuple = ()
-
-
-def base2new(task: Task, methods, dataset: str) -> list:
-    """Plan one run for each method and seed: it trains on the base classes, and tests on both halves."""
-    runs = []
-    for seed in task.seeds:
+    jobs = []
+    for seed in seeds:
         for method in methods:
-            environment = environment_of(task, method, dataset, "base2new")
-            settings = (*SETTINGS * is_embedded(dataset), *method.settings, *task.pairs)
-            name = f"{method.trainer}, {label(dataset)} base to new, seed {seed}"
-            runs.append(base2new_run(name, method, dataset, seed, settings, environment))
-    return runs
+            jobs += _jobs(protocol, protocol.legs(request), method, seed, output, tuple(pairs), backbone)
+    return jobs
 
 
-def base2new_run(name: str, method: Method, dataset: str, seed: int, settings, environment: dict) -> Run:
-    """Return the run of scripts/base2new.py for one method and seed; ``environment`` says OUTPUT, SHOTS, CFG and
-    EPOCHS.
-    """
-    args = Namespace(trainer=method.trainer, dataset=dataset, seed=seed)
-    words = words_of_halves(args, settings, {**os.environ, **environment}, quiet=True)
-    options = ("--trainer", method.trainer, "--dataset", dataset, "--seed", str(seed))
-    folder = words[0][words[0].index("--output-dir") + 1]
-    return Run(
-        name,
-        "scripts/base2new.py",
-        options,
-        settings,
-        words,
-        log_of(environment["OUTPUT"], folder),
-        environment,
-        (dataset,) * is_embedded(dataset),
-        method.guess,
-    )
+def _jobs(protocol: Protocol, legs: Sequence[Leg], method: Method, seed: int, output, pairs, backbone) -> list[Job]:
+    """Put the legs of one method and seed into jobs."""
+    jobs: dict[Leg, Job] = {}
+    for leg in legs:
+        drawn = is_drawn(leg.dataset)
+        epochs = method.epochs
+        if epochs is None and not drawn:
+            epochs = protocol.epochs(method.trainer, leg.shots)
+        spec = RunSpec.of(
+            leg,
+            method.trainer,
+            seed,
+            protocol.yaml,
+            output=output,
+            epochs=epochs,
+            pairs=(*DRAWN_SETTINGS * drawn, *method.settings, *pairs),
+            **({"backbone": backbone} if backbone else {}),
+        )
+        if leg.model and leg.same_process:
+            first = jobs[leg.model]
+            jobs[leg.model] = replace(first, specs=(*first.specs, spec))
+            continue
+        guess = TEST_SECONDS if leg.model else _training_seconds(method, leg)
+        jobs[leg] = Job(spec.name, (spec,), guess, (leg.dataset,) * drawn, ONE_THREAD if drawn else {})
+    return list(jobs.values())
 
 
-def cross(task: Task, methods, source: str, targets) -> list:
-    """Plan, for each method and seed, the training run on all classes of the source, and a test of it on each target."""
-    runs = []
-    for seed in task.seeds:
-        for method in methods:
-            environment = environment_of(task, method, source, "cross_dataset")
-            place = task.shots, method.trainer, seed
-            trained = str(protocols.xd_train_folder(task.output, label(source), *place))
-            runs.append(
-                train_run(
-                    f"{method.trainer}, trained on {label(source)}, seed {seed}",
-                    method,
-                    source,
-                    seed,
-                    task.pairs,
-                    environment,
-                    trained,
-                )
-            )
-            for target in targets:
-                tested = str(protocols.xd_test_folder(task.output, label(target), *place))
-                # All training images, as the family's test scripts have it: only their class names are used.
-                run = train_run(
-                    f"{method.trainer}, {label(source)} -> {label(target)}, seed {seed}",
-                    method,
-                    target,
-                    seed,
-                    task.pairs,
-                    {**environment, "SHOTS": "-1"},
-                    tested,
-                    ("--eval-only", "--model-dir", trained),
-                )
-                runs.append(run._replace(after=trained, guess=TEST_GUESS))
-    return runs
-
-
-def few_shot(task: Task, methods, dataset: str, few_shots) -> list:
-    """Plan a run for each method, seed and number of shots, on all classes."""
-    runs = []
-    for seed in task.seeds:
-        for shots in few_shots:
-            for method in methods:
-                if not (is_embedded(dataset) or method.epochs):
-                    method = method._replace(epochs=FEW_SHOT_EPOCHS.get(method.trainer, {}).get(shots))
-                environment = environment_of(task._replace(shots=shots), method, dataset, "few_shot")
-                folder = str(protocols.few_shot_folder(task.output, label(dataset), shots, method.trainer, seed))
-                name = f"{method.trainer}, {label(dataset)} {in_words(shots)}, seed {seed}"
-                run = train_run(name, method, dataset, seed, task.pairs, environment, folder)
-                runs.append(run._replace(guess=TEST_GUESS + method.guess * shots / protocols.SHOTS))
-    return runs
-
-
-def train_run(
-    name: str, method: Method, dataset: str, seed: int, pairs, environment: dict, folder: str, options=()
-) -> Run:
-    """Return a run of train.py on all classes."""
-    common = common_options(
-        Namespace(trainer=method.trainer, dataset=dataset, seed=seed), {**os.environ, **environment}
-    )
-    settings = ["DATASET.SUBSAMPLE_CLASSES", "all", *SETTINGS * is_embedded(dataset), *method.settings, *pairs]
-    settings += fitting_depths(common, settings, quiet=True)
-    words = (*common, "--output-dir", folder, *options)
-    return Run(
-        name,
-        "train.py",
-        words,
-        tuple(settings),
-        ((*words, *settings),),
-        log_of(environment["OUTPUT"], folder),
-        environment,
-        (dataset,) * is_embedded(dataset),
-        method.guess,
-    )
-
-
-def environment_of(task: Task, method: Method, dataset: str, protocol: str) -> dict:
-    """Return the variables that say a run's settings; those of the same name that are set for others do not count."""
-    embedded = is_embedded(dataset)
-    return {
-        "OUTPUT": task.output,
-        "SHOTS": str(task.shots),
-        "CFG": protocols.YAMLS[protocol],
-        "EPOCHS": str(method.epochs or ""),
-        **({"BACKBONE": os.environ.get("BACKBONE") or "tiny", **ONE_THREAD} if embedded else {}),
-    }
-
-
-def is_embedded(dataset: str) -> bool:
-    """Tell whether a data set draws itself."""
-    return dataset.startswith(EMBEDDED)
-
-
-def label(dataset: str) -> str:
-    """Return a data set's name in folders; of a yaml of one's own, the file's."""
-    return Path(dataset).stem
-
-
-def in_words(shots: int) -> str:
-    """Write a number of shots."""
-    return f"{shots} shot{'s' * (shots > 1)}"
-
-
-def log_of(output: str, folder: str) -> Path:
-    """Return the file for what the process that fills ``folder`` says."""
-    return Path(output, "logs", os.path.relpath(folder, output) + ".txt")
+def _training_seconds(method: Method, leg: Leg) -> float:
+    """Guess how long a run takes; fewer shots are fewer steps."""
+    if leg.shots == SHOTS:
+        return method.guess
+    return TEST_SECONDS + method.guess * leg.shots / SHOTS

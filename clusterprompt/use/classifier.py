@@ -1,4 +1,4 @@
-"""A trained run as a classifier of images: rebuilt from the run's own record, without the data set it was trained on."""
+"""Classify images with a trained run, rebuilt from its record without its data set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import io
 import logging
 import os
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +17,18 @@ from torch import Tensor
 
 from .. import dassl_compat, registration
 from ..record import folder as run_folder
+from ..record.result import DamagedRecord, RunRecord
 from .images import Source, decoded_batches
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 logger = logging.getLogger(__name__)
 DEFAULT_TEMPLATE = "a photo of a {}."  # what the trainers use for a host's data set that has none
 
 
 class Prediction(NamedTuple):
-    """What an image shows.
+    """The classes found for one image.
 
     Attributes:
         path: The image as it was given; empty for a picture in memory.
@@ -38,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 class Classifier:
-    """Classify images with what a run has learned.
+    """Classify images with a trained model.
 
     Attributes:
         classnames: The classes that it tells apart.
@@ -46,7 +52,7 @@ class Classifier:
         transform: From an RGB picture to the model's input, (3, H, W), as in the run's own test.
     """
 
-    def __init__(self, trainer):
+    def __init__(self, trainer: PromptTrainer):
         from dassl.data.transforms import build_transform
 
         self.trainer = trainer
@@ -58,11 +64,11 @@ class Classifier:
 
     def predict(
         self,
-        images: Union[Source, Iterable[Source]],
+        images: Source | Iterable[Source],
         topk: int = 5,
-        batch_size: Optional[int] = None,
-        workers: Optional[int] = None,
-    ) -> List[Prediction]:
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> list[Prediction]:
         """Classify images.
 
         Args:
@@ -79,19 +85,18 @@ class Classifier:
             FileNotFoundError: ``images`` is a single path, and there is nothing.
             ValueError: ``topk``, ``batch_size`` or ``workers`` below 1.
         """
-        single = isinstance(images, (str, os.PathLike))
-        if single and not os.path.exists(images):
+        if isinstance(images, (str, os.PathLike)) and not os.path.exists(images):
             raise FileNotFoundError(f"{images} does not exist; give an image, a folder of images, or a list of them")
         return list(self.stream(images, topk, batch_size, workers))
 
     def stream(
         self,
-        images: Union[Source, Iterable[Source]],
+        images: Source | Iterable[Source],
         topk: int = 5,
-        batch_size: Optional[int] = None,
-        workers: Optional[int] = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """Classify images one batch after the other; as :meth:`predict`, but yields, and holds a few batches at a time."""
+        """Classify images batch by batch; as :meth:`predict`, but yields results and holds few batches at a time."""
         batch_size = min(32, self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE) if batch_size is None else batch_size
         workers = min(8, os.cpu_count() or 1) if workers is None else workers
         for name, value in (("topk", topk), ("batch size", batch_size), ("number of workers", workers)):
@@ -99,12 +104,13 @@ class Classifier:
                 raise ValueError(f"the {name} is {value}; allowed are 1 and more")
         sources = images if isinstance(images, Iterable) and not isinstance(images, str) else [images]
         for batch in decoded_batches(sources, self.transform, batch_size, workers):
-            readable = [image.tensor for image in batch if not image.error]
+            readable = [image.tensor for image in batch if image.tensor is not None]
             ranked = iter(self._rank(torch.stack(readable), topk) if readable else [])
             for image in batch:
-                yield (
-                    Prediction(image.path, error=image.error) if image.error else Prediction(image.path, *next(ranked))
-                )
+                if image.tensor is None:
+                    yield Prediction(image.path, error=image.error)
+                else:
+                    yield Prediction(image.path, *next(ranked))
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ class Classifier:
         with autocast(self.trainer.precision, self.trainer.device):
             return self.trainer.classify(images.to(self.trainer.device))
 
-    def _rank(self, images: Tensor, topk: int) -> List[tuple]:
+    def _rank(self, images: Tensor, topk: int) -> list[tuple[list[str], list[float]]]:
         """Return for each image the names and the probabilities of its likeliest classes."""
         probabilities, places = self.logits(images).float().softmax(dim=1).topk(min(topk, len(self.classnames)))
         return [
@@ -123,9 +129,15 @@ class Classifier:
 
 
 def load_run(
-    folder, classes: Optional[Sequence[str]] = None, device: str = "", precision: str = "", backbone: str = ""
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    device: str = "",
+    precision: str = "",
+    backbone: str = "",
+    *,
+    keep_descriptions: bool = False,
 ) -> Classifier:
-    """Load what a run has learned, ready to classify images.
+    """Load a trained model, ready to classify images.
 
     The run's ``result.json`` and checkpoint are read, nothing is written, and the data set need not be there.
 
@@ -135,93 +147,132 @@ def load_run(
         device: ``cpu`` or ``cuda``; default a GPU if there is one.
         precision: ``fp32``, ``amp`` or ``fp16``; default the run's.
         backbone: Name or file of the run's CLIP, where it lies elsewhere now.
+        keep_descriptions: Also read the file of class descriptions that the run trained with. Only what shows the
+            training needs it, as the pictures of TAC do.
 
     Raises:
         FileNotFoundError: No run, no checkpoint, or no CLIP weights there.
-        ValueError: The record does not fit this program, or what was learned cannot serve ``classes``.
+        ValueError: The record is damaged or does not fit this program, or the learned parameters do not serve
+            ``classes``.
     """
     folder = Path(folder).expanduser()
-    result = run_folder.read_result(folder)
-    if not isinstance(result.get("config"), dict) or not result.get("classnames"):
-        raise FileNotFoundError(_no_run(folder))
-    names = _check_names(classes) if classes else list(result["classnames"])
-    with _quietly(result["config"]):
-        trainer = _build(folder, result, names, device, precision, backbone)
-        if names != list(result["classnames"]) and trainer.tied_to_classes:
-            raise ValueError(
-                f"{folder} cannot tell other classes apart than those it was trained on: in this run of {result['trainer']}, "
-                f"{trainer.tied_to_classes}. Leave the classes out, or take a run without that"
-            )
+    record = read_record(folder)
+    names = _check_names(classes) if classes else list(record.classnames)
+    with _quiet_and_seeded(record.config):
+        cfg = _config(folder, record, device, precision, backbone, keep_descriptions)
+        trainer = _build(cfg, folder, record, names)
         if trainer.learner is not None:
             if not run_folder.holds_models(folder):
-                raise FileNotFoundError(_no_weights(folder, result))
-            trainer.load_model(str(folder))
+                raise FileNotFoundError(_no_weights(folder, record))
+            with one_line_if_damaged(folder):
+                trainer.load_model(str(folder))
         classifier = Classifier(trainer)
-    if result.get("status") != "finished":
+    if not record.finished:
         logger.warning(
             "%s is not finished (epoch %s of %s): these are the weights of its last checkpoint",
             folder,
-            result.get("epoch", "?"),
+            "?" if record.epoch is None else record.epoch,
             trainer.max_epoch,
         )
     return classifier
 
 
-def _build(folder: Path, result: dict, names: list, device: str, precision: str, backbone: str):
-    """Build the run's trainer for some classes, without data set and weights."""
+def read_record(folder: str | os.PathLike) -> RunRecord:
+    """Read the record of a run whose model is to be rebuilt.
+
+    Raises:
+        FileNotFoundError: There is no run, or its record lacks the config or the class names.
+        ValueError: The record is damaged.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        record = RunRecord.read(folder)
+    except FileNotFoundError:
+        raise FileNotFoundError(_no_run(folder)) from None
+    except DamagedRecord as error:
+        raise ValueError(f"{folder} cannot be used: its result.json is {error}") from error
+    if not record.config or not record.classnames:
+        raise FileNotFoundError(_no_run(folder))
+    return record
+
+
+def _config(folder: Path, record: RunRecord, device: str, precision: str, backbone: str, keep_descriptions: bool):
+    """Return the run's config, frozen, with what the caller wants otherwise."""
     dassl_compat.prepare()
     from dassl.config import get_cfg_default
-    from dassl.data.datasets import DATASET_REGISTRY
-
-    from ..trainers.base import Task
 
     cfg = get_cfg_default()
     registration.extend_cfg(cfg)
-    _overlay(cfg, result["config"])
-    methods = {cls.__name__: cls for cls in registration.own_trainers()}
-    if result.get("trainer") not in methods:
-        raise ValueError(
-            f"{folder} is a run of {result.get('trainer')!r}, which is no method of this installation; it has {', '.join(methods)}"
-        )
-    method = methods[result["trainer"]]
-    node = cfg.TRAINER[method.node()]
+    _restore(cfg, record.config)
     if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(
-            f"device {device!r} cannot be used; "
-            + ("there is no GPU here" if device == "cuda" else "allowed are cpu and cuda")
-        )
+        why = "there is no GPU here" if device == "cuda" else "allowed are cpu and cuda"
+        raise ValueError(f"device {device!r} cannot be used; {why}")
     cfg.USE_CUDA, cfg.VERBOSE = device != "cpu", False
-    cfg.MODEL.INIT_WEIGHTS = ""  # the checkpoint has what became of them
+    cfg.MODEL.INIT_WEIGHTS = ""  # superseded by the checkpoint
     cfg.MODEL.BACKBONE.NAME = backbone or cfg.MODEL.BACKBONE.NAME
+    node = cfg.TRAINER[_method(folder, record).node()]
     node.PREC = precision or node.PREC
-    if not node.get(
-        "RECLUSTER"
-    ):  # descriptions serve the training alone; written for its classes, they would stop others
+    # Descriptions serve the training alone. Written for its classes, they would not do for others.
+    if not (keep_descriptions or node.get("RECLUSTER")):
         cfg.DATASET.DESCRIPTIONS = ""
         if "DESCRIPTIONS" in node:
             node.DESCRIPTIONS = ""
     cfg.freeze()
-    template = result.get("template")  # records of older versions lack it
-    if not template:
-        known = cfg.DATASET.NAME in DATASET_REGISTRY.registered_names()
-        template = (
-            getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "template", DEFAULT_TEMPLATE) if known else DEFAULT_TEMPLATE
+    return cfg
+
+
+def _method(folder: Path, record: RunRecord) -> type[PromptTrainer]:
+    """Return the class of the run's method.
+
+    Raises:
+        ValueError: This installation has no such method.
+    """
+    methods = {cls.__name__: cls for cls in registration.own_trainers()}
+    if record.trainer not in methods:
+        raise ValueError(
+            f"{folder} is a run of {record.trainer!r}, which is no method of this installation; "
+            f"it has {', '.join(methods)}"
         )
+    return methods[record.trainer]
+
+
+def _build(cfg, folder: Path, record: RunRecord, names: list[str]) -> PromptTrainer:
+    """Build the run's trainer for some classes, without data set and weights."""
+    from ..trainers.base import Task
+
     try:
-        return method(cfg, Task(names, template))
+        trainer = _method(folder, record)(cfg, Task(names, record.template or _template_of(cfg.DATASET.NAME)))
     except (FileNotFoundError, ConnectionError) as error:
         raise type(error)(
             f"{error}. This run needs {cfg.MODEL.BACKBONE.NAME}; if it lies elsewhere now, name its file (--backbone)"
         ) from error
+    if names != list(record.classnames) and trainer.tied_to_classes:
+        raise ValueError(
+            f"{folder} cannot tell other classes apart than those it was trained on: in this run of {record.trainer}, "
+            f"{trainer.tied_to_classes}. Leave the classes out, or take a run without that"
+        )
+    return trainer
 
 
-def _overlay(cfg, recorded: dict):
-    """Put recorded values over the defaults; keys of other programs come along, tuples are tuples again."""
+def _template_of(dataset: str) -> str:
+    """Return the template of a data set's class; records of older versions do not hold it."""
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    if dataset not in DATASET_REGISTRY.registered_names():
+        return DEFAULT_TEMPLATE
+    return getattr(DATASET_REGISTRY.get(dataset), "template", DEFAULT_TEMPLATE)
+
+
+def _restore(cfg, recorded: dict[str, Any]) -> None:
+    """Put recorded values over the defaults.
+
+    Keys that only other programs know are kept. JSON made lists of tuples; they become tuples again.
+    """
     from yacs.config import CfgNode
 
     for key, value in recorded.items():
         if isinstance(value, dict) and isinstance(cfg.get(key), CfgNode):
-            _overlay(cfg[key], value)
+            _restore(cfg[key], value)
         elif isinstance(value, list) and isinstance(cfg.get(key), tuple):
             cfg[key] = tuple(value)
         else:
@@ -229,9 +280,10 @@ def _overlay(cfg, recorded: dict):
 
 
 @contextlib.contextmanager
-def _quietly(config: dict):
-    """Build with the run's numpy seed (TAC's RECLUSTER draws from it); leave stdout, logging and random states of the
-    caller alone.
+def _quiet_and_seeded(config: dict[str, Any]) -> Iterator[None]:
+    """Use the run's numpy seed while a trainer is built, and leave no trace of it.
+
+    TAC's RECLUSTER draws from numpy. The caller's stdout, logging and random states are left as they were.
     """
     ours, state = logging.getLogger("clusterprompt"), np.random.get_state()
     level, handlers = ours.level, list(ours.handlers)
@@ -247,30 +299,52 @@ def _quietly(config: dict):
         ours.handlers[:] = handlers
 
 
-def _check_names(classes: Sequence[str]) -> list:
+@contextlib.contextmanager
+def one_line_if_damaged(source: Path) -> Iterator[None]:
+    """Raise what torch says of a damaged checkpoint as a ValueError of one line.
+
+    The stand-in for Dassl does so itself, with a CheckpointError; real Dassl does not.
+
+    Args:
+        source: Folder or file, for the message.
+    """
+    try:
+        yield
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if type(error).__name__ == "CheckpointError":
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{source}: the checkpoint is damaged or does not fit ({reason})") from error
+
+
+def _check_names(classes: Sequence[str]) -> list[str]:
+    """Return class names as a list; raise ValueError for an empty one, or one given twice."""
     names = [classes] if isinstance(classes, str) else list(classes)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(
-            "class names must be words, each given once"
-            + (f"; twice there are {', '.join(twice)}" if twice else f", not {names}")
-        )
+        which = f"; twice there are {', '.join(twice)}" if twice else f", not {names}"
+        raise ValueError(f"class names must be words, each given once{which}")
     return names
 
 
 def _no_run(folder: Path) -> str:
+    """Say that a folder holds no run, and where one may be."""
     if not folder.is_dir():
         return f"there is no folder {folder}; give the output folder of a training run (it holds result.json)"
     near = sorted(path.parent.name for path in folder.glob("*/result.json"))
-    return f"{folder} holds no run (no whole result.json)" + (
-        f"; there are runs in {', '.join(near[:5])}" if near else "; give the output folder of a training run"
-    )
+    way_out = f"there are runs in {', '.join(near[:5])}" if near else "give the output folder of a training run"
+    return f"{folder} holds no run (no whole result.json); {way_out}"
 
 
-def _no_weights(folder: Path, result: dict) -> str:
-    if result.get("status") != "finished":
-        return f"{folder} is not finished, and has written no checkpoint yet: go on with it (train.py --resume), then come back"
+def _no_weights(folder: Path, record: RunRecord) -> str:
+    """Say that a run has no checkpoint, and what to do."""
+    if not record.finished:
+        return (
+            f"{folder} is not finished, and has written no checkpoint yet: "
+            "go on with it (clusterprompt train --resume), then come back"
+        )
     return (
-        f"{folder} holds no trained weights: it is a test of a model that was trained elsewhere (for base-to-new in train_base, not test_new). "
+        f"{folder} holds no trained weights: it is a test of a model that was trained elsewhere "
+        "(for base-to-new in train_base, not test_new). "
         "Give the folder of the training run, and the classes if others are wanted"
     )

@@ -1,22 +1,22 @@
-"""From paths, folders and pictures to batches of decoded images: in order, read as they come, decoded while the model
-runs.
-"""
+"""Decode images in batches: from paths, folders and pictures in memory, in order, while the model runs."""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+from ..record.files import IMAGE_ENDINGS, is_image_name, read_image
+
 PATIENCE = 0.1  # seconds that a batch which is not full waits for a slow source before it is classified as it is
-Source = Union[str, os.PathLike, Image.Image]
+Source = str | os.PathLike | Image.Image
 
 
 class Decoded(NamedTuple):
@@ -29,7 +29,7 @@ class Decoded(NamedTuple):
     """
 
     path: str
-    tensor: Optional[Tensor]
+    tensor: Tensor | None
     error: str = ""
 
 
@@ -43,11 +43,12 @@ def find(sources: Iterable[Source]) -> Iterator[Source]:
 
 
 def _walk(folder: str) -> Iterator[str]:
+    """Yield all images of a folder and below; the folder itself where there is none."""
     found = False
     for place, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            if is_image_name(name):
                 found = True
                 yield os.path.join(place, name)
     if not found:
@@ -55,24 +56,22 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def decode(source: Source, transform: Callable[[Image.Image], Tensor]) -> Decoded:
-    """Open an image and prepare it for the model; what is wrong with it is returned, not raised."""
+    """Open an image and prepare it for the model; errors are returned, not raised."""
     path = "" if isinstance(source, Image.Image) else str(source)
     try:
-        if isinstance(source, Image.Image):
-            return Decoded(path, transform(source.convert("RGB")))
-        with Image.open(source) as image:
-            return Decoded(path, transform(image.convert("RGB")))
+        picture = source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)
+        return Decoded(path, transform(picture))
     except FileNotFoundError:
         return Decoded(path, None, "no such file")
     except IsADirectoryError:
-        return Decoded(path, None, f"the folder holds no image ({', '.join(EXTENSIONS)})")
+        return Decoded(path, None, f"the folder holds no image ({', '.join(IMAGE_ENDINGS)})")
     except Exception as error:  # decoders raise whatever they like on damaged data, and the other images are to go on
         return Decoded(path, None, f"not a readable image: {error or type(error).__name__}")
 
 
 def decoded_batches(
     sources: Iterable[Source], transform: Callable[[Image.Image], Tensor], size: int, workers: int
-) -> Iterator[List[Decoded]]:
+) -> Iterator[list[Decoded]]:
     """Decode images in threads, at most two batches ahead of the one asked for.
 
     Args:
@@ -85,11 +84,12 @@ def decoded_batches(
     Yields:
         Batches of 1 to ``size`` images in the order of ``sources``.
     """
-    ahead, stop = queue.Queue(maxsize=2 * size), threading.Event()
+    ahead: queue.Queue[Any] = queue.Queue(maxsize=2 * size)
+    stop = threading.Event()
     # One torch thread each, as in a DataLoader's workers; the setting is the thread's own.
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
-    def feed():
+    def feed() -> None:
         try:
             for source in find(sources):
                 if stop.is_set():
@@ -114,13 +114,15 @@ def decoded_batches(
             task = None if task is None else ahead.get()
     finally:
         stop.set()
-        while not ahead.empty():  # makes room for the thread, should it stand before a full queue
+        while not ahead.empty():  # makes room for the thread, should it wait for a full queue
             ahead.get_nowait()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _raiser(error: BaseException) -> Callable:
-    def fail():
+def _raiser(error: BaseException) -> Callable[[], Any]:
+    """Return a function that raises an error."""
+
+    def fail() -> None:
         raise error
 
     return fail

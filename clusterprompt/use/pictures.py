@@ -1,15 +1,26 @@
-"""The figures of visualise.py: each function returns (file name, figure, caption)."""
+"""Pictures of what a run learned: AttriPrompt's clusters and pools, TAC's class map, mask and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from ..clip_patches import encoders
-from ..clip_patches.attention import finish_block, precontext_mask, queries_keys_values
+from ..clip_patches.attention import precontext_mask
 from ..clip_patches.clustering import cluster_tokens
+
+if TYPE_CHECKING:
+    from ..trainers.base import PromptTrainer
 
 CLUSTERS = (
     "#c8c8c8",
@@ -27,11 +38,25 @@ COLOURS = ("#e6194b", "#4363d8", "#ffe119", "#3cb44b", "#f58231", "#42d4f4", "#9
 LABELLED = 60  # classes with a name in the map
 
 
+class Picture(NamedTuple):
+    """A figure to be saved.
+
+    Attributes:
+        name: File name without ending.
+        figure: The figure.
+        caption: Text below it.
+    """
+
+    name: str
+    figure: Figure
+    caption: str
+
+
 @torch.no_grad()
-def attriprompt(trainer, images, names, sample) -> list:
+def attriprompt(trainer: PromptTrainer, images: Tensor, names: Sequence[str], sample: Tensor) -> list[Picture]:
     """Clusters and what they fetched, use of the pools, images that share prompts."""
-    labels, chosen = look(trainer, images)
-    sample_labels, sample_chosen = look(trainer, sample)
+    labels, chosen = retrieve(trainer, images)
+    sample_labels, sample_chosen = retrieve(trainer, sample)
     return [
         clusters(trainer, pixels(trainer, images), names, labels, chosen),
         usage(trainer, sample_chosen),
@@ -40,7 +65,7 @@ def attriprompt(trainer, images, names, sample) -> list:
 
 
 @torch.no_grad()
-def tac(trainer, images, names, sample) -> list:
+def tac(trainer: PromptTrainer, images: Tensor, names: Sequence[str], sample: Tensor) -> list[Picture]:
     """Class map, mask, attention to the pre-context."""
     drawn = [class_map(trainer)]
     if trainer.settings.PRECONTEXT in ("both", "vision") and len(trainer.learner.deep_vision):
@@ -54,7 +79,7 @@ PICTURES = {"AttriPrompt": attriprompt, "TAC": tac}
 # ------------------------------------------------------------------ AttriPrompt
 
 
-def look(trainer, images) -> tuple:
+def retrieve(trainer: PromptTrainer, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the clusters of the patches, (N, L, P), and the prompts that the clusters fetched, (N, L, K, TOP_K)."""
     labels, chosen = [], []
     for part in images.split(50):
@@ -70,19 +95,21 @@ def look(trainer, images) -> tuple:
     return torch.cat(labels), torch.cat(chosen)
 
 
-def pixels(trainer, images) -> np.ndarray:
-    """Take the normalisation back; (N, H, W, 3) in 0..1."""
+def pixels(trainer: PromptTrainer, images: Tensor) -> np.ndarray:
+    """Undo the normalisation; (N, H, W, 3) in 0..1."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (trainer.cfg.INPUT.PIXEL_MEAN, trainer.cfg.INPUT.PIXEL_STD))
     return (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
-def grid(labels, size: int) -> np.ndarray:
+def grid(labels: Tensor, size: int) -> np.ndarray:
     """Lay the clusters of an image's patches out over its pixels, (H, W)."""
     side = int(len(labels) ** 0.5)
     return np.kron(labels.view(side, side).numpy(), np.ones((size // side, size // side), dtype=int))
 
 
-def clusters(trainer, pictures, names, labels, chosen):
+def clusters(
+    trainer: PromptTrainer, pictures: np.ndarray, names: Sequence[str], labels: Tensor, chosen: Tensor
+) -> Picture:
     """Draw the clusters of each layer over the pictures, with the numbers of the prompts they fetched."""
     k, layers = trainer.settings.N_CLUSTERS, labels.shape[1]
     colours = [CLUSTERS[c % len(CLUSTERS)] for c in range(k)]
@@ -127,7 +154,7 @@ def clusters(trainer, pictures, names, labels, chosen):
     ]
     figure.legend(handles=handles, loc="outside lower center", ncol=min(k, 8), frameon=False, fontsize=10)
     figure.suptitle("Patch clusters of each layer, and the prompts they fetched", fontsize=13)
-    return (
+    return Picture(
         "clusters",
         figure,
         (
@@ -139,9 +166,15 @@ def clusters(trainer, pictures, names, labels, chosen):
     )
 
 
-def inside(member, size: int) -> tuple:
-    """Choose the patch of a cluster that lies deepest inside it: most members around, then nearest the middle; (y, x)
-    in pixels.
+def inside(member: Tensor, size: int) -> tuple[float, float]:
+    """Choose the patch that lies deepest inside a cluster: most members around it, then nearest the middle.
+
+    Args:
+        member: Whether each patch belongs to the cluster, (P,).
+        size: Side of the image in pixels.
+
+    Returns:
+        y and x in pixels.
     """
     side = int(len(member) ** 0.5)
     own = member.view(1, 1, side, side).float()
@@ -155,7 +188,7 @@ def inside(member, size: int) -> tuple:
     return y, x
 
 
-def usage(trainer, chosen):
+def usage(trainer: PromptTrainer, chosen: Tensor) -> Picture:
     """Draw how often each prompt of each layer is fetched."""
     layers, m = chosen.shape[1], trainer.settings.POOL_SIZE
     columns = min(layers, 4)
@@ -189,7 +222,7 @@ def usage(trainer, chosen):
     ]
     figure.legend(handles=handles, loc="outside lower center", ncol=3, frameon=False)
     figure.suptitle(f"Use of the pools over {len(chosen)} test images", fontsize=13)
-    return (
+    return Picture(
         "pool_usage",
         figure,
         (
@@ -200,7 +233,9 @@ def usage(trainer, chosen):
     )
 
 
-def sharing(trainer, pictures, labels, chosen, prompts: int = 5, images: int = 6):
+def sharing(
+    trainer: PromptTrainer, pictures: np.ndarray, labels: Tensor, chosen: Tensor, prompts: int = 5, images: int = 6
+) -> Picture:
     """Draw pictures side by side that fetched the same prompt, with the cluster that fetched it."""
     layer = chosen.shape[1] - 1
     counts = torch.bincount(chosen[:, layer].flatten(), minlength=trainer.settings.POOL_SIZE)
@@ -229,11 +264,12 @@ def sharing(trainer, pictures, labels, chosen, prompts: int = 5, images: int = 6
             axis.imshow(pictures[i] * light[..., None])
         axes[row, 0].set_ylabel(f"prompt {prompt}\n{100 * counts[prompt] / counts.sum():.0f}% of fetches", fontsize=10)
     figure.suptitle(f"Test images that share prompts, text layer {layer + 1}", fontsize=13)
-    return (
+    return Picture(
         "sharing",
         figure,
         (
-            f"Each row: test images whose clusters fetched the same prompt of text layer {layer + 1}, for the {prompts} "
+            f"Each row: test images whose clusters fetched the same prompt of text layer {layer + 1}, "
+            f"for the {prompts} "
             "prompts fetched most. The patches of the fetching cluster are lit, the others darkened: what is lit in a "
             "row is what the prompt stands for."
         ),
@@ -243,7 +279,7 @@ def sharing(trainer, pictures, labels, chosen, prompts: int = 5, images: int = 6
 # ------------------------------------------------------------------------- TAC
 
 
-def class_map(trainer):
+def class_map(trainer: PromptTrainer) -> Picture:
     """Draw the class texts in two dimensions, coloured by their task centre."""
     texts, centers = trainer.text_anchors.cpu(), trainer.learner.centers.cpu()
     nearest = (texts @ centers.T).argmax(dim=1)
@@ -269,7 +305,7 @@ def class_map(trainer):
     axis.set_ylabel("second principal component")
     axis.set_title("Class texts and task centres", fontsize=13)
     few = f" Of {len(x)} classes {LABELLED} are named." if len(x) > LABELLED else ""
-    return (
+    return Picture(
         "class_map",
         figure,
         (
@@ -280,7 +316,7 @@ def class_map(trainer):
     )
 
 
-def place_names(axis, x: list, y: list, names: list, stars: list):
+def place_names(axis: Axes, x: list, y: list, names: Sequence[str], stars: Sequence[Sequence[float]]) -> None:
     """Write names beside points, each moved up or down until it covers no other name and no star."""
     height, width = (max(y) - min(y) or 1) / 45, (max(x) - min(x) or 1) / 110
     axis.set_xlim(min(x) - 3 * width, max(x) + 22 * width)
@@ -303,24 +339,24 @@ def place_names(axis, x: list, y: list, names: list, stars: list):
         )
 
 
-def groups(trainer) -> list:
+def groups(trainer: PromptTrainer) -> list[tuple[str, int]]:
     """Return names and sizes of the token groups of the vision tower."""
     k = len(trainer.learner.centers)
     return [
         ("CLS", 1),
-        ("patches", len(trainer.clip.visual.positional_embedding) - 1),
+        ("patches", trainer.anatomy.patches),
         ("pre-context", k),
         ("prompts", len(trainer.learner()[1][0]) - k),
     ]
 
 
-def mask(trainer):
+def mask(trainer: PromptTrainer) -> Picture:
     """Draw who may attend to whom."""
     parts = groups(trainer)
     sizes = [size for _, size in parts]
-    visible = (
-        precontext_mask(*sizes[1:]) if trainer.settings.MASK else torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
-    )
+    _, patches, centers, prompts = sizes
+    everything = torch.ones(sum(sizes), sum(sizes), dtype=torch.bool)
+    visible = precontext_mask(patches, centers, prompts) if trainer.settings.MASK else everything
     shown = [1.5, 6, 2.5, 2.5]  # drawn sizes: in true ones CLS would not be seen
     edges = np.concatenate([[0], np.cumsum(shown)])
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -356,18 +392,19 @@ def mask(trainer):
         frameon=False,
     )
     seen = (
-        "Patches do not see the pre-context, so that their features stay those of the picture; the other tokens see everything."
+        "Patches do not see the pre-context, so that their features stay those of the picture; "
+        "the other tokens see everything."
         if trainer.settings.MASK
         else "This run has no mask: every token sees every other."
     )
-    return (
+    return Picture(
         "mask",
         figure,
         f"Which tokens of the vision tower may attend to which (numbers of tokens in brackets; not to scale). {seen}",
     )
 
 
-def attention(trainer, images, most: int = 64):
+def attention(trainer: PromptTrainer, images: Tensor, most: int = 64) -> Picture:
     """Draw how much CLS and the prompts attend to each task centre, layer by layer."""
     weights = precontext_attention(trainer, images[:most].to(trainer.device)).cpu().numpy()  # (L, 2, K)
     layers, _, k = weights.shape
@@ -395,7 +432,7 @@ def attention(trainer, images, most: int = 64):
     axes[0].set_ylabel("vision layer")
     figure.colorbar(shown, ax=axes, label="attention, % of a token's whole")
     even = 100 / sum(size for _, size in groups(trainer))
-    return (
+    return Picture(
         "attention",
         figure,
         (
@@ -405,24 +442,10 @@ def attention(trainer, images, most: int = 64):
     )
 
 
-def precontext_attention(trainer, images):
+def precontext_attention(trainer: PromptTrainer, images: Tensor) -> Tensor:
     """Return the attention of CLS, and of the prompts on average, to each centre in each vision layer, (L, 2, K)."""
-    clip, prompts = trainer.clip, [p.to(trainer.clip.dtype) for p in trainer.learner()[1]]
-    visual, blocks = clip.visual, clip.visual.transformer.resblocks
     (_, _), (_, patches), (_, k), (_, n) = groups(trainer)
     visible = precontext_mask(patches, k, n, images.device) if trainer.settings.MASK else None
-    x = encoders.embed_patches(visual, images.type(clip.dtype))
-    prompts[0] = visual.ln_pre(prompts[0])
-    out = []
-    for layer, block in enumerate(blocks):
-        if layer < len(prompts):
-            x = torch.cat([x[:, : 1 + patches], prompts[layer].expand(len(x), -1, -1)], dim=1)
-        q, keys, v = queries_keys_values(block, x)
-        heads = [y.float().unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for y in (q, keys)]
-        scores = heads[0] @ heads[1].transpose(-1, -2) / heads[0].shape[-1] ** 0.5  # (N, heads, T, T)
-        if visible is not None:
-            scores = scores.masked_fill(~visible, float("-inf"))
-        paid = scores.softmax(dim=-1).mean(dim=(0, 1))[:, 1 + patches : 1 + patches + k]  # (T, K)
-        out.append(torch.stack([paid[0], paid[1 + patches + k :].mean(dim=0)]))
-        x = finish_block(block, x, q, keys, v, visible)
-    return torch.stack(out)
+    paid = encoders.vision_attention(trainer.clip, images, trainer.learner()[1], visible)  # (L, N, N)
+    paid = paid[:, :, 1 + patches : 1 + patches + k]
+    return torch.stack([paid[:, 0], paid[:, 1 + patches + k :].mean(dim=1)], dim=1)

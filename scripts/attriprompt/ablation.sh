@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# What each part of AttriPrompt is worth.   usage: bash scripts/attriprompt/ablation.sh DATASET [options of scripts/ablation.py]
+# What each part of AttriPrompt is worth.   usage: bash scripts/attriprompt/ablation.sh DATASET [options of clusterprompt ablation]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../ablation.sh" AttriPrompt "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The AttriPrompt trained on the environment's SOURCE, on another data set.   usage: bash scripts/attriprompt/xd_test.sh TARGET SEED [--fresh] [KEY VALUE ...]
+# The AttriPrompt trained on the environment's SOURCE, on another data set.   usage: bash scripts/attriprompt/xd_test.sh TARGET SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_test AttriPrompt "$@"

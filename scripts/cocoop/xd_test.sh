@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The CoCoOp trained on the environment's SOURCE, on another data set.   usage: bash scripts/cocoop/xd_test.sh TARGET SEED [--fresh] [KEY VALUE ...]
+# The CoCoOp trained on the environment's SOURCE, on another data set.   usage: bash scripts/cocoop/xd_test.sh TARGET SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_test CoCoOp "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# CoCoOp on all classes of a source.   usage: bash scripts/cocoop/xd_train.sh SOURCE SEED [--fresh] [KEY VALUE ...]
+# CoCoOp on all classes of a source.   usage: bash scripts/cocoop/xd_train.sh SOURCE SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_train CoCoOp "$@"

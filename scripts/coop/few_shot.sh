@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# CoOp on few shots of all classes.   usage: bash scripts/coop/few_shot.sh DATASET SEED [--shots 1 2 4 8 16] [--fresh] [KEY VALUE ...]
+# CoOp on few shots of all classes.   usage: bash scripts/coop/few_shot.sh DATASET SEED [--shots 1 2 4 8 16] [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" few_shot CoOp "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# CoOp on all classes of a source.   usage: bash scripts/coop/xd_train.sh SOURCE SEED [--fresh] [KEY VALUE ...]
+# CoOp on all classes of a source.   usage: bash scripts/coop/xd_train.sh SOURCE SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_train CoOp "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# KgCoOp on all classes of a source.   usage: bash scripts/kgcoop/xd_train.sh SOURCE SEED [--fresh] [KEY VALUE ...]
+# KgCoOp on all classes of a source.   usage: bash scripts/kgcoop/xd_train.sh SOURCE SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_train KgCoOp "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The MaPLe trained on the environment's SOURCE, on another data set.   usage: bash scripts/maple/xd_test.sh TARGET SEED [--fresh] [KEY VALUE ...]
+# The MaPLe trained on the environment's SOURCE, on another data set.   usage: bash scripts/maple/xd_test.sh TARGET SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_test MaPLe "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# VPT on all classes of a source.   usage: bash scripts/vpt/xd_train.sh SOURCE SEED [--fresh] [KEY VALUE ...]
+# VPT on all classes of a source.   usage: bash scripts/vpt/xd_train.sh SOURCE SEED [--overwrite] [KEY VALUE ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_train VPT "$@"

@@ -1,6 +1,4 @@
-"""Batched clustering of patch tokens against scikit-learn and a slow loop, and the vision pass that hands the tokens
-out.
-"""
+"""Batched clustering against scikit-learn and a slow loop, and the vision pass that yields the tokens."""
 
 import pytest
 import torch

@@ -44,9 +44,7 @@ def test_unused_rows_are_rebuilt_alike():
 
 @pytest.mark.slow
 def test_zero_shot_accuracy_leaves_room(tiny):
-    """Between 40 and 70 % on base and new (chance is 5 %): a wrong template, normalisation or damaged weights would
-    fall out.
-    """
+    """Catches: a wrong template, normalisation or damaged weights: 40 to 70 % on base and new (chance is 5 %)."""
     for classes in (shapes.BASE, shapes.NEW):
         images = torch.stack(
             [

@@ -113,9 +113,7 @@ def test_broken_files(weights, tmp_path):
 
 
 def test_edited_copy_alone(monkeypatch, tmp_path):
-    """MaPLe's edited copy of CLIP beside train.py, and OpenAI's not installed: say what is missing instead of a
-    TypeError.
-    """
+    """Catches: a TypeError where MaPLe's edited CLIP lies beside train.py and OpenAI's is not installed."""
     edited, model = types.ModuleType("clip"), types.ModuleType("clip.model")
     edited.__file__, edited.tokenize, edited.available_models = str(tmp_path / "clip" / "__init__.py"), None, None
     model.build_model = lambda state_dict, design_details: None

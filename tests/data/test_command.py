@@ -1,4 +1,4 @@
-"""``python -m clusterprompt.data``: what it finds, fetches and verifies, for each data set of the package."""
+"""``clusterprompt data``: what it finds, fetches and verifies, for each data set of the package."""
 
 import dataclasses
 import io
@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from clusterprompt.commands.data import main
-from clusterprompt.data import prepare, verify
+from clusterprompt.data import prepare
 from clusterprompt.data.inventory import catalogue, chosen, look
 from clusterprompt.data.sources import SOURCES, Source
 from clusterprompt.datasets.caltech101 import Caltech101
 from clusterprompt.datasets.shapes import DrawnDataset
+from clusterprompt.record import image_check
 
 CATALOGUE = catalogue()
 FAMILY = {name: cls for name, cls in CATALOGUE.items() if not issubclass(cls, DrawnDataset)}
@@ -63,7 +64,7 @@ def pack(file, folder: Path) -> bytes:
 
 
 def test_document_fits_the_data_sets():
-    """Catches: DATASETS.md with another folder, number or address than the program's, or without one of the data sets."""
+    """Catches: DATASETS.md with another folder, number or address than the program's, or without a data set."""
     text = (Path(__file__).resolve().parents[2] / "DATASETS.md").read_text(encoding="utf-8")
     rows = {
         cells[1].strip(" `"): [cell.strip(" `") for cell in cells[2:]]
@@ -227,8 +228,8 @@ def test_one_failure_does_not_stop_the_rest(published_caltech, capsys):
     assert code == 0 and len(archive.asked) == 1
 
 
-def test_damaged_archive_is_fetched_anew(published_caltech, capsys):
-    """Catches: an archive without a published checksum that stays damaged on the disk, for every call to stumble over."""
+def test_damaged_archive_is_fetched_again(published_caltech, capsys):
+    """Catches: an archive without a published checksum that stays damaged on the disk and stops every later call."""
     root, archive, _ = published_caltech
     good, archive.body = archive.body, archive.body[:-100]
     code, said, _ = run(capsys, "prepare", "caltech101", "--root", root)
@@ -379,15 +380,18 @@ def test_verify_without_data(tmp_path, capsys):
     assert run(capsys, "verify", "dtd", "--root", tmp_path)[0] == 1
 
 
-def test_images_are_opened_in_several_processes(tmp_path, monkeypatch):
-    """Catches: workers that cannot start, or answers that go to the wrong image."""
-    paths = [tmp_path / f"{i}.png" for i in range(6)]
+def test_images_are_opened_in_several_threads(tmp_path, monkeypatch):
+    """Catches: workers that cannot start, answers that go to the wrong image, or images that no worker opens."""
+    paths = [tmp_path / f"{i}.png" for i in range(8)]
     for path in paths:
         Image.new("L", (4, 4)).save(path)
-    paths[4].write_bytes(paths[4].read_bytes()[:30])
-    monkeypatch.setattr(verify, "PER_PROCESS", 3)
-    monkeypatch.setattr(verify.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    assert list(verify.damaged(paths, "test")) == [str(paths[4])]
+    Image.effect_noise((64, 64), 50).save(paths[4])
+    paths[4].write_bytes(paths[4].read_bytes()[:1000])
+    paths[7].write_text("no picture")
+    monkeypatch.setattr(image_check, "CHUNK", 3)
+    found = image_check.find_damaged(paths, "test")
+    assert list(found) == [str(paths[4]), str(paths[7])] and "truncated" in found[str(paths[4])]
+    assert found[str(paths[7])] == "not an image"
 
 
 @pytest.mark.skipif(

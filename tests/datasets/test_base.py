@@ -118,7 +118,8 @@ def test_digest_is_logged_once(cfg_for, caplog):
     with caplog.at_level("INFO"):
         dataset = Caltech101(cfg_for(shots=2))
     assert [message for message in caplog.messages if dataset.fewshot_digest in message] == [
-        f"Caltech101, 2 shots, seed 1: digest of the training list {dataset.fewshot_digest} (not the canonical CoOp sample)"
+        "Caltech101, 2 shots, seed 1: digest of the training list "
+        f"{dataset.fewshot_digest} (not the canonical CoOp sample)"
     ]
 
 

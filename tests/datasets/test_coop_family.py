@@ -35,32 +35,51 @@ with_training = pytest.mark.parametrize(
 
 # registry name: (yaml, folder, images, split file, template, classes, (train, val, test), test images of (base, new))
 PUBLISHED = {
-    "ImageNet": ("imagenet", "imagenet", "images", "", "a photo of a {}.", 1000, (1281167, None, 50000), (25000, 25000)),
+    "ImageNet": (
+        "imagenet", "imagenet", "images", "", "a photo of a {}.",
+        1000, (1281167, None, 50000), (25000, 25000)),
     "Caltech101": (
-        "caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", "a photo of a {}.", 100, (4128, 1649, 2465), (1549, 916)),
+        "caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", "a photo of a {}.",
+        100, (4128, 1649, 2465), (1549, 916)),
     "OxfordPets": (
-        "oxford_pets", "oxford_pets", "images", "split_zhou_OxfordPets.json", "a photo of a {}, a type of pet.", 37, (2944, 736, 3669), (1881, 1788)),
+        "oxford_pets", "oxford_pets", "images", "split_zhou_OxfordPets.json", "a photo of a {}, a type of pet.",
+        37, (2944, 736, 3669), (1881, 1788)),
     "StanfordCars": (
-        "stanford_cars", "stanford_cars", ".", "split_zhou_StanfordCars.json", "a photo of a {}.", 196, (6509, 1635, 8041), (4002, 4039)),
+        "stanford_cars", "stanford_cars", ".", "split_zhou_StanfordCars.json", "a photo of a {}.",
+        196, (6509, 1635, 8041), (4002, 4039)),
     "OxfordFlowers": (
-        "oxford_flowers", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", "a photo of a {}, a type of flower.", 102,
-        (4093, 1633, 2463), (1053, 1410)),
+        "oxford_flowers", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json",
+        "a photo of a {}, a type of flower.", 102, (4093, 1633, 2463), (1053, 1410)),
     "Food101": (
-        "food101", "food-101", "images", "split_zhou_Food101.json", "a photo of {}, a type of food.", 101, (50500, 20200, 30300), (15300, 15000)),
+        "food101", "food-101", "images", "split_zhou_Food101.json", "a photo of {}, a type of food.",
+        101, (50500, 20200, 30300), (15300, 15000)),
     "FGVCAircraft": (
-        "fgvc_aircraft", "fgvc_aircraft", "images", "", "a photo of a {}, a type of aircraft.", 100, (3334, 3333, 3333), (1666, 1667)),
-    "SUN397": ("sun397", "sun397", "SUN397", "split_zhou_SUN397.json", "a photo of a {}.", 397, (15880, 3970, 19850), (9950, 9900)),
+        "fgvc_aircraft", "fgvc_aircraft", "images", "", "a photo of a {}, a type of aircraft.",
+        100, (3334, 3333, 3333), (1666, 1667)),
+    "SUN397": (
+        "sun397", "sun397", "SUN397", "split_zhou_SUN397.json", "a photo of a {}.",
+        397, (15880, 3970, 19850), (9950, 9900)),
     "DescribableTextures": (
-        "dtd", "dtd", "images", "split_zhou_DescribableTextures.json", "{} texture.", 47, (2820, 1128, 1692), (864, 828)),
+        "dtd", "dtd", "images", "split_zhou_DescribableTextures.json", "{} texture.",
+        47, (2820, 1128, 1692), (864, 828)),
     "EuroSAT": (
-        "eurosat", "eurosat", "2750", "split_zhou_EuroSAT.json", "a centered satellite photo of {}.", 10, (13500, 5400, 8100), (4200, 3900)),
+        "eurosat", "eurosat", "2750", "split_zhou_EuroSAT.json", "a centered satellite photo of {}.",
+        10, (13500, 5400, 8100), (4200, 3900)),
     "UCF101": (
-        "ucf101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}.", 101, (7639, 1898, 3783), (1934, 1849)),
+        "ucf101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}.",
+        101, (7639, 1898, 3783), (1934, 1849)),
     "ImageNetV2": (
-        "imagenetv2", "imagenetv2", "imagenetv2-matched-frequency-format-val", "", "a photo of a {}.", 1000, (None, None, 10000), None),
-    "ImageNetSketch": ("imagenet_sketch", "imagenet-sketch", "images", "", "a photo of a {}.", 1000, (None, None, 50889), None),
-    "ImageNetA": ("imagenet_a", "imagenet-adversarial", "imagenet-a", "", "a photo of a {}.", 200, (None, None, 7500), None),
-    "ImageNetR": ("imagenet_r", "imagenet-rendition", "imagenet-r", "", "a photo of a {}.", 200, (None, None, 30000), None),
+        "imagenetv2", "imagenetv2", "imagenetv2-matched-frequency-format-val", "", "a photo of a {}.",
+        1000, (None, None, 10000), None),
+    "ImageNetSketch": (
+        "imagenet_sketch", "imagenet-sketch", "images", "", "a photo of a {}.",
+        1000, (None, None, 50889), None),
+    "ImageNetA": (
+        "imagenet_a", "imagenet-adversarial", "imagenet-a", "", "a photo of a {}.",
+        200, (None, None, 7500), None),
+    "ImageNetR": (
+        "imagenet_r", "imagenet-rendition", "imagenet-r", "", "a photo of a {}.",
+        200, (None, None, 30000), None),
 }  # fmt: skip
 
 
@@ -103,7 +122,7 @@ def test_all_fifteen_are_there():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_specs_are_coops(name):
-    """Catches: a misspelt folder, file, template or number; the user's data would not be found, or give other results."""
+    """Catches: a misspelt folder, file, template or number: the user's data are not found, or give other results."""
     (cls,) = [cls for cls in FAMILY if cls.__name__ == name]
     _, folder, images, split_file, template, n_classes, counts, halves = PUBLISHED[name]
     assert (cls.folder, cls.images, cls.split_file, cls.template, cls.n_classes) == (

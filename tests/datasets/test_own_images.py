@@ -151,7 +151,7 @@ def test_decomposed_umlauts(tmp_path, load):
     assert names(load(root).train_x, root) == names(first.train_x, root)
     write_birds(root, [GROWN])
     if len(os.listdir(root)) == 5:  # this disk keeps both spellings apart
-        with pytest.raises(ValueError, match="10 names stand twice"):
+        with pytest.raises(ValueError, match="10 names occur in both"):
             load(root)
 
 
@@ -236,18 +236,18 @@ def test_changed_folder(birds, load):
 
 
 def test_folder_that_cannot_be_written(birds, load, monkeypatch, tmp_path, caplog):
-    """Catches: data on a read-only disk that cannot be used, or are split anew by every run; another disk error taken
+    """Catches: data on a read-only disk that cannot be used, or are split again by every run; another disk error taken
     for that.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    original = own_images.write_atomically
+    original = own_images.write_split
 
     def refuse(content, path):
         if path.startswith(str(birds)):
             raise PermissionError(errno.EROFS, "Read-only file system")
         original(content, path)
 
-    monkeypatch.setattr(own_images, "write_atomically", refuse)
+    monkeypatch.setattr(own_images, "write_split", refuse)
     with caplog.at_level("INFO"):
         first = load(birds)
     assert "goes into your cache" in caplog.text and not (birds / SPLIT).exists()
@@ -257,7 +257,7 @@ def test_folder_that_cannot_be_written(birds, load, monkeypatch, tmp_path, caplo
     assert names(load(birds).test, birds) == names(first.test, birds) and written.stat().st_mtime_ns == before
     written.unlink()
     monkeypatch.setattr(
-        own_images, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+        own_images, "write_split", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
     )
     with pytest.raises(OSError, match="No space"):
         load(birds)
@@ -265,7 +265,7 @@ def test_folder_that_cannot_be_written(birds, load, monkeypatch, tmp_path, caplo
 
 def test_interrupted_writing(birds, load, monkeypatch):
     """Catches: half a split file, read by the next run, or left beside the images."""
-    monkeypatch.setattr(own_images.os, "replace", lambda *_: 1 / 0)
+    monkeypatch.setattr("clusterprompt.record.files.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load(birds)
     assert sorted(os.listdir(birds)) == sorted(CLASSES)
@@ -476,7 +476,10 @@ def test_table_with_split(birds, load, tmp_path):
         ("path,label\n", "lists no image"),
         ("path,label\nA/photo 0.jpg,A\nA/photo 1.jpg,A\nA/photo 2.jpg,A\n", "only one class in .*, 'A'"),
         ("path,label\nA/photo 0.jpg,A\nA/none.jpg,A\n", r"1 of 2 images do not exist: A/none.jpg \(line 3\)"),
-        ("path,label\nA/photo 0.jpg,A\nB/photo 0.jpg,B\nA/../A/photo 0.jpg,B\n", "line 4: .* stands in line 2 already"),
+        (
+            "path,label\nA/photo 0.jpg,A\nB/photo 0.jpg,B\nA/../A/photo 0.jpg,B\n",
+            "line 4: .* is already listed in line 2",
+        ),
         ("path,label\nA/photo 0.jpg,\n", "line 2: no label"),
         ("path,label\nA/photo 0.jpg,tit, blue\n", "line 2: more fields than columns"),
         ("path,label,split\nA/photo 0.jpg,A,train\nB/photo 0.jpg,B,trial\n", "line 3: the split is 'trial'"),

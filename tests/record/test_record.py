@@ -12,10 +12,10 @@ import pytest
 import torch
 from recordings import start, write_official
 
+from clusterprompt import convert
 from clusterprompt.record import measure
 from clusterprompt.record.predictions import Predictions
 from clusterprompt.trainers.parts.origin import methods_by_names
-from clusterprompt.use import convert
 
 
 def result(folder):
@@ -28,9 +28,7 @@ def rows_of(folder):
 
 
 def test_history(build, tmp_path):
-    """Catches: an epoch lost or counted wrongly, the last batch's numbers in place of the means, the next epoch's
-    learning rate.
-    """
+    """Catches: an epoch lost or miscounted, the last batch in place of the means, the next epoch's learning rate."""
     trainer, summaries = build("KgCoOp", output=tmp_path), []
     step = trainer.forward_backward
 
@@ -60,9 +58,7 @@ def test_history(build, tmp_path):
 
 
 def test_predictions(build, data, tmp_path):
-    """Catches: rows in another order than the images, a confidence that is none, labels of other classes, a file that
-    validation overwrites.
-    """
+    """Catches: rows out of order, a wrong confidence, labels of other classes, a file that validation overwrites."""
     trainer = build("CoOp", "DATASET.SUBSAMPLE_CLASSES", "new", output=tmp_path)
     trainer.test("val")
     assert not (tmp_path / "predictions.csv").exists()
@@ -84,9 +80,7 @@ def test_predictions(build, data, tmp_path):
 
 
 def test_trained_on(build, tmp_path):
-    """Catches: an evaluation that claims to be trained on what it was tested on; older runs, converted and foreign
-    files that cannot be loaded.
-    """
+    """Catches: an evaluation recorded as trained on its test data; older, converted or foreign files not loaded."""
     trainer = build("CoOp", "OPTIM.MAX_EPOCH", 1, output=tmp_path / "run")
     trainer.train()
     own = {"dataset": "Caltech101", "subsample": "base", "shots": 4, "seed": 1}
@@ -101,9 +95,9 @@ def test_trained_on(build, tmp_path):
     convert.main([str(tmp_path / "run"), str(tmp_path / "small")])
     convert.main([str(tmp_path / "run"), str(tmp_path / "one.safetensors")])
     for place in ("small", "one.safetensors"):
-        other.trained_on = None
+        other.recorder.trained_on = None
         other.load_model(str(tmp_path / place))
-        assert other.trained_on == own
+        assert other.recorder.trained_on == own
     with pytest.raises(ValueError, match="epoch 7 cannot be chosen"):
         other.load_model(str(tmp_path / "one.safetensors"), epoch=7)
 
@@ -111,10 +105,10 @@ def test_trained_on(build, tmp_path):
     del old["trained_on"], old["history"]
     (tmp_path / "run" / "result.json").write_text(json.dumps(old))
     other.load_model(str(tmp_path / "run"))
-    assert other.trained_on == own
+    assert other.recorder.trained_on == own
     (tmp_path / "run" / "result.json").unlink()
     other.load_model(str(tmp_path / "run"))
-    assert other.trained_on is None
+    assert other.recorder.trained_on is None
 
 
 def test_nothing_trained(build, tmp_path):
@@ -129,23 +123,19 @@ def test_nothing_trained(build, tmp_path):
 
 
 def test_another_methods_checkpoint(build, tmp_path):
-    """Catches: TCP's context taken for KgCoOp's, its meta-net dropped in silence; an error that does not say whose file
-    it is.
-    """
+    """Catches: TCP's context taken for KgCoOp's, its meta-net dropped; an error that does not name the writer."""
     tcp, kgcoop = build("TCP", "TRAINER.COOP.N_CTX", 4, output=tmp_path), build("KgCoOp", "TRAINER.COOP.N_CTX", 4)
     tcp.save_model(0, str(tmp_path))
     with pytest.raises(ValueError, match=r"it also holds meta_net\.linear2.*it is of TCP, not of KgCoOp"):
         kgcoop.load_model(str(tmp_path), epoch=1)
-    tcp.write_result()
+    tcp.recorder.write()
     with pytest.raises(ValueError, match="was written by TCP, not by KgCoOp; load it with --trainer TCP"):
         kgcoop.load_model(str(tmp_path), epoch=1)
     build("TCP", "TRAINER.COOP.N_CTX", 4).load_model(str(tmp_path), epoch=1)
 
 
 def test_an_official_file_of_another_method(build, tmp_path):
-    """Catches: PromptSRC's file taken for IVLP's, whose learned entries have the same names; the copy of CLIP in it
-    tells.
-    """
+    """Catches: PromptSRC's file taken for IVLP's, with the same learned names; the copy of CLIP in it differs."""
     path = write_official(tmp_path, "promptsrc", start("promptsrc", build, "new")[0])
     with pytest.raises(ValueError, match="it is of PromptSRC, not of IVLP"):
         build("IVLP").load_model(str(path.parent.parent))
@@ -181,9 +171,7 @@ def wandb(monkeypatch):
 
 
 def test_wandb(build, tmp_path, wandb):
-    """Catches: terms that are missing, steps of training and tests mixed up, a run never finished, a setting that
-    forces it online.
-    """
+    """Catches: missing terms, steps of training and tests mixed up, a run never finished or forced online."""
     trainer = build("KgCoOp", "TRAIN.WANDB", "prompts", "TEST.FINAL_MODEL", "best_val", output=tmp_path)
     trainer.train()
     (run,) = wandb
@@ -237,7 +225,7 @@ def test_file_names_that_are_not_utf8(tmp_path):
     seen = Predictions()
     seen.add_images(torch.tensor([0]), [os.fsdecode(b"/data/caf\xe9.jpg")])
     seen.add_logits(torch.eye(1))
-    seen.write(str(tmp_path / "predictions.csv"), "/data")
+    seen.write(tmp_path, "/data")
     assert b"\ncaf\xe9.jpg,0,0,1.000000\n" in (tmp_path / "predictions.csv").read_bytes()
 
 

@@ -1,19 +1,23 @@
-"""The tables of results: which runs belong together, the numbers, the published values beside them, the four formats."""
+"""The tables of results: which runs belong together, the numbers, the published values, the four formats."""
 
 import csv
-import importlib
 import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import made_runs
 import pytest
 
+from clusterprompt.commands import results as results_command
 from clusterprompt.record import protocols
+from clusterprompt.record.protocols import Leg, all_protocols
+from clusterprompt.results.runs import collect_runs
+from clusterprompt.results.tables import build
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ELEVEN = (
@@ -33,9 +37,9 @@ SEEDS = {1: (90.0, 70.0), 2: (94.0, 60.0), 3: (89.0, 74.0)}
 
 
 @pytest.fixture
-def results(monkeypatch):
-    """The script as a module."""
-    return importlib.import_module("clusterprompt.commands.results")
+def results():
+    """The command as a module."""
+    return results_command
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def rows(results, tmp_path, capsys):
     """A function that returns the lines of the CSV of what lies in tmp_path."""
 
     def run(*words):
-        results.main([str(tmp_path), "--format", "csv", *words])
+        assert results.main([str(tmp_path), "--format", "csv", *words]) == 0
         return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
     return run
@@ -66,7 +70,7 @@ def printed(results, tmp_path, capsys):
     """A function that returns what is printed for tmp_path."""
 
     def run(*words):
-        results.main([str(tmp_path), *words])
+        assert results.main([str(tmp_path), *words]) == 0
         return capsys.readouterr().out
 
     return run
@@ -209,8 +213,7 @@ def test_unknown_origin(lines, tmp_path):
     on_all["trained_on"]["subsample"] = "all"
     made_runs.write(tmp_path / "on all", on_all)
     assert {row["spread_is"] for row in lines().values()} == {"std", ""}
-    main_notes = importlib.import_module("clusterprompt.results.runs").find(tmp_path).notes
-    assert [note.split(":")[0] for note in main_notes] == [
+    assert [note.split(":")[0] for note in collect_runs(tmp_path).notes] == [
         "Left out, it is not known what it was trained on",
         "Left out, of no known protocol (trained on all classes, tested on new)",
     ]
@@ -220,7 +223,7 @@ def test_few_shot(printed, lines, tmp_path):
     """Catches: numbers of shots in one row's mean, columns sorted as words (1, 16, 2)."""
     for shots, accuracy in ((1, 50.0), (2, 55.0), (16, 70.0)):
         for seed in (1, 2):
-            folder = protocols.few_shot_folder(tmp_path, "caltech101", shots, "TAC", seed)
+            folder = Leg("few_shot", "caltech101", "all", shots, "").folder(tmp_path, "TAC", "fewshot", seed)
             made_runs.write(folder, made_runs.record("TAC", "Caltech101", "all", seed, accuracy + seed, shots=shots))
     table = printed()
     assert re.search(r"1 shot +2 shots +16 shots", table) and re.search(
@@ -293,14 +296,12 @@ def test_tests_older_than_their_model(printed, tmp_path):
     assert "trained anew since, to be run again: TAC on ShapesTextures, seed 1." in printed()
 
 
-def test_predictions_of_file_names_that_are_not_utf8(results, tmp_path):
+def test_predictions_of_file_names_that_are_not_utf8(tmp_path):
     """Catches: a whole test that counts as damaged for one image of an old archive."""
-    from clusterprompt.results.runs import find, read_predictions
-
     made_runs.base2new(tmp_path, "TAC", "Shapes", {1: (90.0, 70.0)})
-    run = find(tmp_path).runs[0]
+    run = collect_runs(tmp_path).runs[0]
     (run.path / "predictions.csv").write_bytes(b"path,label,prediction,confidence\ncaf\xe9.jpg,0,1,0.5\n")
-    assert read_predictions(run) == [("caf\\xe9.jpg", 0, 1)]
+    assert run.record.predictions(run.path) == [("caf\\xe9.jpg", 0, 1, 0.5)]
 
 
 # ---------------------------------------------------------------- published
@@ -312,9 +313,8 @@ def test_published_file():
     """
     rows = list(csv.DictReader((CHECKOUT / "clusterprompt" / "results" / "published.csv").open()))
     trainers = {path.name for path in (CHECKOUT / "configs" / "trainers").iterdir()}
-    assert {row["trainer"] for row in rows} <= trainers and {row["protocol"] for row in rows} == set(
-        protocols.PROTOCOLS
-    )
+    assert {row["trainer"] for row in rows} <= trainers
+    assert {row["protocol"] for row in rows} == set(all_protocols())
     assert all(row["source"] and row["backbone"] == "ViT-B/16" for row in rows)
     assert all("second-hand" in row["note"] for row in rows if row["trainer"] == "TAC")
     pairs = [row for row in rows if row["protocol"] == "base2new"]
@@ -441,7 +441,7 @@ def test_latex_compiles(results, tmp_path, capsys):
     made_runs.base2new(tmp_path / "runs" / "a_b & c", "TAC", "Caltech101", SEEDS)
     made_runs.base2new(tmp_path / "runs", "TAC", "Caltech101", SEEDS)
     made_runs.transfer(tmp_path / "runs", "CoOp", "ImageNet", dict.fromkeys(ELEVEN, 60.0))
-    results.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert results.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "tables.txt",
         "tables.md",
@@ -449,7 +449,8 @@ def test_latex_compiles(results, tmp_path, capsys):
         "tables.csv",
     }
     (tmp_path / "page.tex").write_text(
-        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\begin{document}\input{out/tables.tex}\end{document}"
+        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}"
+        r"\begin{document}\input{out/tables.tex}\end{document}"
     )
     ran = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
@@ -491,9 +492,113 @@ def test_nothing_to_show(results, tmp_path, capsys, words, message):
     """Catches: a traceback, or an empty table, where there is nothing to show."""
     if words:
         made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
-    with pytest.raises(SystemExit) as stop:
-        results.main([str(tmp_path), *words])
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        results.main([str(tmp_path / "missing")])
-    assert stop.value.code == 2 and "no such folder" in capsys.readouterr().err
+    assert results.main([str(tmp_path), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert results.main([str(tmp_path / "missing")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------ folders of others
+
+
+def test_runs_of_a_host_go_by_content(rows, tmp_path):
+    """Catches: runs that a host's checkout wrote to folders of its own, with data sets of its own, passed over or taken
+    for few-shot.
+    """
+    host = tmp_path / "CoOp" / "evaluation"
+    for seed in (1, 2):
+        for part, accuracy in (("base", 80.0), ("new", 60.0)):
+            content = made_runs.record("TAC", "HostPets", part, seed, accuracy + seed, root="/host/data")
+            made_runs.write(host / "my_tac" / f"{part}-s{seed}", content)
+    made_runs.write(tmp_path / "src", made_runs.record("TAC", "ImageNet", "all", 1, 70.0))
+    made_runs.write(tmp_path / "tgt", made_runs.record("TAC", "HostPets", "all", 1, 50.0, trained_on="ImageNet"))
+    found = {(row["protocol"], row["data"], row["column"]): float(row["mean"]) for row in rows()}
+    assert found["base2new", "HostPets", "base"] == 81.5 and found["base2new", "HostPets", "new"] == 61.5
+    assert found["cross_dataset", "ImageNet", "HostPets"] == 50 and found["cross_dataset", "ImageNet", "ImageNet"] == 70
+    assert "few_shot" not in {protocol for protocol, *_ in found}
+
+
+def test_some_folders_only(tmp_path):
+    """Catches: a short table that counts runs nobody asked for, or that stops because one of them is not there yet."""
+    made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
+    asked = {folder.parent for folder in tmp_path.rglob("seed[12]/result.json")} | {tmp_path / "not yet"}
+    assert {run.seed for run in collect_runs(tmp_path, only=asked).runs} == {1, 2}
+    assert collect_runs(tmp_path, only={tmp_path / "not yet"}).runs == []
+
+
+def test_default_folder(results, tmp_path, capsys, monkeypatch):
+    """Catches: a command that asks for the folder although all runs are written to one place."""
+    made_runs.base2new(tmp_path, "TAC", "Shapes", SEEDS)
+    monkeypatch.setenv("OUTPUT", str(tmp_path))
+    assert results.main([]) == 0 and "Base to new, Shapes" in capsys.readouterr().out
+
+
+def test_tables_open_fast():
+    """Catches: seconds of imports, of torch and what needs it, before a table."""
+    code = "import sys, clusterprompt.commands.results as r; r.build_parser(); print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+    assert "clusterprompt.results.tables" in loaded
+    assert not loaded & {"torch", "sklearn", "matplotlib", "dassl", "clip", "clusterprompt.trainers"}
+
+
+# ------------------------------------------------------------- a new protocol
+
+TOY = '''
+from clusterprompt.record.protocols import Derived, Leg, Protocol
+from clusterprompt.record.statistics import Summary
+
+
+class Toy(Protocol):
+    """Trained and tested on the rare classes only."""
+
+    name = "toy"
+    title = "Rare classes"
+    convention = "Twice is twice the accuracy."
+    order = 2.5
+    headline = "twice"
+    charts = ("bars",)
+
+    def legs(self, request):
+        return [Leg("toy/rare", request.dataset, "rare", request.shots, "rare")]
+
+    def source_of(self, run):
+        return run.dataset if run.classes == "rare" else None
+
+    def column(self, dataset, classes, shots):
+        return classes
+
+    def derived(self, columns, data):
+        return [Derived("twice", lambda values, interval: Summary(2 * sum(values["rare"].values()) / 2))]
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A protocol in a file of its own, and two runs of it."""
+    (tmp_path / "protocol").mkdir()
+    (tmp_path / "protocol" / "toy_protocol.py").write_text(TOY)
+    monkeypatch.setattr(protocols, "__path__", [*protocols.__path__, str(tmp_path / "protocol")])
+    for seed, accuracy in ((1, 20.0), (2, 30.0)):
+        folder = Leg("toy/rare", "birds", "rare", 16, "").folder(tmp_path, "TAC", "toycfg", seed)
+        made_runs.write(folder, made_runs.record("TAC", "Birds", "rare", seed, accuracy))
+    yield tmp_path
+    sys.modules.pop("clusterprompt.record.protocols.toy_protocol", None)
+    vars(protocols).pop("toy_protocol", None)
+
+
+def test_a_protocol_is_one_file(toy, printed, rows):
+    """Catches: a protocol that needs a line in the tables, the formats or the command besides its own file."""
+    table = printed()
+    assert "Rare classes, Birds, 16 shots, ViT-B/16" in table and "Twice is twice the accuracy." in table
+    assert re.search(r"method +seeds +rare +twice\n.*\nTAC +1, 2 +25.00 \+- 5.00 +50.00\n", table)
+    (row, _) = rows("--protocol", "toy")
+    assert (row["protocol"], row["column"], row["cfg"], float(row["mean"])) == ("toy", "rare", "toycfg", 25.0)
+
+
+def test_charts_of_a_protocol(toy):
+    """Catches: charts chosen by the names of known protocols."""
+    pytest.importorskip("matplotlib")
+    from clusterprompt.results.charts import main_charts
+
+    (chart,) = main_charts(build(collect_runs(toy).runs, None)[0])
+    assert chart.name == "toy_birds_twice" and "50.00" in chart.svg

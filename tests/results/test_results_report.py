@@ -4,7 +4,6 @@ without a complaint.
 
 import base64
 import html.parser
-import importlib
 import json
 import re
 import shutil
@@ -15,6 +14,8 @@ import made_runs
 import pytest
 from PIL import Image
 
+from clusterprompt.commands import results
+
 pytest.importorskip("matplotlib")
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(
@@ -24,7 +25,7 @@ CHROMIUM = next(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(report, page, folder): made of runs of two methods and two seeds, with images, one of them lost and one damaged."""
+    """(report, page, folder) of runs of two methods and two seeds, with images, one of them lost and one damaged."""
     place = tmp_path_factory.mktemp("results")
     data, runs = place / "data", place / "runs <i>"
     (data / "shapes").mkdir(parents=True)
@@ -43,13 +44,8 @@ def made(tmp_path_factory):
         made_runs.base2new(runs, trainer, "Shapes", accuracies, backbone="tiny", root=data, predictions=predictions)
     damaged = next(runs.rglob("train_base/**/TAC/**/seed2")) / "predictions.csv"
     damaged.write_text("path,label,prediction,confidence\nx.png,0,77,1\n")
-    monkeypatch = pytest.MonkeyPatch()
-    try:
-        importlib.import_module("clusterprompt.commands.results").main(
-            [str(runs), "--html", str(place / "report.html"), "--page", str(place / "page.md")]
-        )
-    finally:
-        monkeypatch.undo()
+    words = [str(runs), "--html", str(place / "report.html"), "--page", str(place / "page.md")]
+    assert results.main(words) == 0
     return place / "report.html", place / "page.md", place
 
 
@@ -148,7 +144,7 @@ def test_page(made):
     text = made[1].read_text(encoding="utf-8")
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) >= 4 and all((made[2] / name).read_text().startswith("<svg") for name in pictures)
-    assert "python scripts/results.py" in text and "compares with no published number" in text and "| TAC " in text
+    assert "clusterprompt results" in text and "compares with no published number" in text and "| TAC " in text
 
 
 def test_drawn_twice_is_the_same(made, report):
@@ -162,8 +158,11 @@ def test_browser(made, tmp_path):
     """Catches: pictures that a browser cannot draw, errors in its console, a page that is wider than a phone."""
     page = tmp_path / "report.html"
     # What the browser found is written where --dump-dom shows it; the report itself has no script.
-    probe = """<script>addEventListener("load", () => { const broken = [...document.images].filter(i => !i.naturalWidth).length;
-        document.title = JSON.stringify([document.images.length, broken, document.documentElement.scrollWidth, innerWidth]); })</script>"""
+    probe = """<script>addEventListener("load", () => {
+        const broken = [...document.images].filter(i => !i.naturalWidth).length;
+        const width = document.documentElement.scrollWidth;
+        document.title = JSON.stringify([document.images.length, broken, width, innerWidth]);
+        })</script>"""
     page.write_text(made[0].read_text(encoding="utf-8").replace("</body>", probe + "</body>"), encoding="utf-8")
     command = [
         CHROMIUM,

@@ -1,20 +1,15 @@
-"""The ablation script: its variants are settings that exist, its table says what the runs' records say."""
+"""`clusterprompt ablation`: its variants are settings that exist, its table shows what the runs' records have."""
 
 import csv
-import importlib
-import json
-from pathlib import Path
+import re
 
 import pytest
+from stand_ins import read
+
+from clusterprompt.commands import ablation
 
 
-@pytest.fixture(scope="module")
-def ablation():
-    module = importlib.import_module("clusterprompt.commands.ablation")
-    return module
-
-
-def test_variants_are_settings(ablation):
+def test_variants_are_settings():
     """Catches: a variant that renames a key, or sets what is the default anyway."""
     from clusterprompt.registration import own_trainers
 
@@ -29,53 +24,49 @@ def test_variants_are_settings(ablation):
                 assert type(value) is type(options[method][key]), name
 
 
-def fake_run(halves, base, new, retrieval=None):
-    for folder, accuracy in zip(halves, (base, new)):
-        Path(folder).mkdir(parents=True)
-        record = {
-            "status": "finished",
-            "accuracy": accuracy,
-            "seconds": {"train": 2.0, "test": 1.0},
-            "peak_memory_mb": 1.0,
-        }
-        record["fewshot_digest"] = ""
-        if retrieval:
-            record["retrieval"] = {"train": retrieval}
-        Path(folder, "result.json").write_text(json.dumps(record))
-
-
-def test_table(ablation, tmp_path, monkeypatch, capsys):
+def test_table(calls, output, capsys, monkeypatch):
     """Catches: a wrong mean, a run counted for another variant, finished runs done again, files that differ from the
     print.
     """
-    monkeypatch.setenv("OUTPUT", str(tmp_path))
-    monkeypatch.setattr(
-        "clusterprompt.running.runner.Runner.call", lambda *args: pytest.fail("a finished run was run again")
-    )
-    args = ablation.parse_args(["AttriPrompt", "shapes"])
+    import stand_ins
+
     usage = {"pool_size": 8, "used": [8, 4], "dead": [0, 4], "top_share": [0.25, 0.5]}
-    for seed, base in ((1, 60.0), (2, 80.0)):
-        fake_run(ablation.comparison(args, "full").places("AttriPrompt", seed), base, base, usage)
-        fake_run(ablation.comparison(args, "without retrieval").places("AttriPrompt", seed), base - 10, base - 10)
-    rows = ablation.main(["AttriPrompt", "shapes", "--seeds", "1", "2", "--only", "full", "without retrieval"])
-    assert [(r["base"], r["base std"], r["HM"], r["to full"], r["seconds"]) for r in rows] == [
-        (70, 10, 70, 0, 6),
-        (60, 10, 60, -10, 6),
+
+    def leave(engine, job, overwrite, environment, log):
+        calls.append(job)
+        for spec in job.specs:
+            full = "/full/" in spec.folder
+            base = {1: 60.0, 2: 80.0}[spec.seed] - (0 if full else 10)
+            stand_ins.write_record(spec, base, extra={"retrieval": {"train": usage}} if full else {})
+        return 0
+
+    from clusterprompt.running.engine import LocalEngine
+
+    monkeypatch.setattr(LocalEngine, "call", leave)
+    words = ["AttriPrompt", "shapes", "--seeds", "1", "2", "--only", "full", "without retrieval"]
+    assert ablation.main(words) == 0 and len(calls) == 4
+    printed, path = capsys.readouterr().out, output / "ablation" / "AttriPrompt_shapes"
+    text = path.with_suffix(".txt").read_text()
+    assert text in printed
+    full, without = (line for line in text.splitlines() if line.startswith(("full", "without")))
+    assert re.split(r"  +", full) == [
+        "full",
+        "70.0 +- 10.0",
+        "70.0 +- 10.0",
+        "70.0 +- 10.0",
+        "+0.0",
+        "75%",
+        "50%",
+        "18",
     ]
-    assert rows[0]["used"] == 0.75 and rows[0]["top share"] == 0.5 and "used" not in rows[1]
-    printed, path = capsys.readouterr().out, tmp_path / "ablation" / "AttriPrompt_shapes"
-    assert path.with_suffix(".txt").read_text() in printed and "-10.0" in printed and "75%" in printed
-    assert [row["HM"] for row in csv.DictReader(open(path.with_suffix(".csv")))] == ["70.0", "60.0"]
-    assert json.loads(path.with_suffix(".json").read_text())["runs"][0] == {
-        "variant": "full",
-        "seed": 1,
-        "base": 60.0,
-        "new": 60.0,
-        "HM": 60.0,
-        "seconds": 6.0,
-        "used": 0.75,
-        "top share": 0.5,
-    }
+    assert re.split(r"  +", without)[3:7] == ["60.0 +- 10.0", "-10.0", "-", "-"]
+    rows = list(csv.DictReader(open(path.with_suffix(".csv"))))
+    assert [(row["variant"], float(row["HM_mean"]), float(row["to_full"])) for row in rows] == [
+        ("full", 70.0, 0.0),
+        ("without retrieval", 60.0, -10.0),
+    ]
+    assert read(path.with_suffix(".json"))["changes"]["without retrieval"] == {"RETRIEVAL": False}
+    assert ablation.main(words) == 0 and len(calls) == 4
 
 
 @pytest.mark.parametrize(
@@ -86,31 +77,24 @@ def test_table(ablation, tmp_path, monkeypatch, capsys):
         (["TAC", "shapes", "--only", "without masks"], "TAC has no variant 'without masks'; there are full"),
     ],
 )
-def test_bad_arguments(ablation, argv, message, capsys):
+def test_bad_arguments(calls, argv, message, capsys):
     """Catches: a traceback, or an hour of runs, for a slip of the pen."""
-    import re
+    try:
+        code = ablation.main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2 and re.search(message, capsys.readouterr().err) and not calls
 
-    with pytest.raises(SystemExit) as stop:
-        ablation.parse_args(argv)
-    assert stop.value.code == 2 and re.search(message, capsys.readouterr().err)
 
-
-def test_bad_environment(ablation, monkeypatch, capsys):
+def test_bad_environment(calls, monkeypatch, capsys):
     """Catches: a traceback for EPOCHS=two."""
     monkeypatch.setenv("EPOCHS", "two")
-    with pytest.raises(SystemExit) as stop:
-        ablation.parse_args(["TAC", "shapes"])
-    assert stop.value.code == 2 and "EPOCHS is 'two'" in capsys.readouterr().err
+    assert ablation.main(["TAC", "shapes"]) == 2
+    assert "EPOCHS is 'two'" in capsys.readouterr().err
 
 
-def test_failing_run_is_shown(ablation, tmp_path, monkeypatch, capsys):
+def test_failing_run_is_shown(calls, capsys):
     """Catches: a table of what is left, or silence, when a run fails."""
-    monkeypatch.setenv("OUTPUT", str(tmp_path))
-    monkeypatch.setattr("clusterprompt.running.runner.draw_data", lambda names: None)
-    monkeypatch.setattr(
-        "clusterprompt.running.runner.Runner.call",
-        lambda self, command, env, log: log.write(b"error: no disk\n") and log.flush() or 2,
-    )
-    with pytest.raises(SystemExit) as stop:
-        ablation.main(["TAC", "shapes", "--seeds", "1", "--only", "full"])
-    assert stop.value.code == 1 and "TAC full, seed 1: error: no disk\n" in capsys.readouterr().err
+    calls.broken = "TAC"
+    assert ablation.main(["TAC", "shapes", "--seeds", "1", "--only", "full"]) == 1
+    assert "TAC full, seed 1: ValueError: no such thing\n" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """AttriPrompt's parts against slow loops, and what its users get wrong."""
 
 import json
+from dataclasses import replace
 
 import golden_clip
 import numpy as np
@@ -31,9 +32,7 @@ def towers(request, tmp_path_factory):
 
 
 def slow_prompts(trainer, images):
-    """The prompts of every image by hand: stock blocks, one image, one layer and one cluster at a time; (B, L, E, D)
-    and the distance.
-    """
+    """Compute the prompts of every image by hand, with stock blocks and loops; (B, L, E, D) and the distance."""
     clip, pool, s = trainer.clip, trainer.learner, trainer.settings
     seen = []
     hooks = [
@@ -85,6 +84,7 @@ def slow_losses(trainer, images, labels):
     return {"i2t": s.IMAGE_TO_TEXT * i2t, "t2i": s.ALPHA * t2i, "text": s.LAMBDA * regular, "key": s.KEY * distance}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [(), (f"{NODE}.POOL", "shared"), (f"{NODE}.TOP_K", 2, f"{NODE}.N_CTX", 2, f"{NODE}.N_CLUSTERS", 3)]
 )
@@ -131,7 +131,7 @@ def test_evaluation_against_a_slow_loop(towers, build):
 
 
 def test_streams_reduce_to_info_nce(build):
-    """With distinct labels the text-to-image stream is plain InfoNCE; with one label it wants the uniform distribution."""
+    """With distinct labels the text-to-image stream is plain InfoNCE; with one label the target is uniform."""
     trainer = build("AttriPrompt")
     image, text = unit(torch.randn(3, 128)), unit(torch.randn(3, 8, 128))
     labels = torch.tensor([4, 0, 6])
@@ -143,6 +143,7 @@ def test_streams_reduce_to_info_nce(build):
     torch.testing.assert_close(trainer.text_to_image(image, text, same), -F.log_softmax(logits, 1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key, term", [("IMAGE_TO_TEXT", "i2t"), ("ALPHA", "t2i"), ("LAMBDA", "text"), ("KEY", "key")])
 def test_switches(key, term, build):
     """A weight of 0 takes a term away; twice the weight doubles it."""
@@ -183,9 +184,7 @@ def test_layer_mapping(text, vision, expected):
 
 
 def test_keys_start_from_the_data(build):
-    """Each key is near some centroid, the seed decides alone, no global random state moves, and training resumes with
-    learned keys.
-    """
+    """Catches: keys that other things than seed and data decide, or that change random state; lost on resuming."""
     first, second = build("AttriPrompt"), build("AttriPrompt")
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first.start_keys()
@@ -193,7 +192,7 @@ def test_keys_start_from_the_data(build):
     torch.randn(7)
     second.start_keys()
     assert torch.equal(first.learner.keys, second.learner.keys) and bool(first.learner.started)
-    _, centroids = first.see(torch.stack([first.test_loader.dataset[i]["img"] for i in range(8)]))
+    _, centroids = first.encode_images(torch.stack([first.test_loader.dataset[i]["img"] for i in range(8)]))
     cosines = torch.einsum("blkd,lmd->blkm", centroids, F.normalize(first.learner.keys.detach(), dim=-1))
     assert cosines.amax(-1).mean() > 0.8
     assert torch.einsum("blkd,lmd->blkm", centroids, F.normalize(torch.randn(2, 32, 192), dim=-1)).amax(-1).mean() < 0.5
@@ -209,6 +208,7 @@ def test_more_keys_than_centroids(build):
     assert bool((moved >= 100).all()) and bool((moved < 200).all())
 
 
+@pytest.mark.slow
 def test_keys_are_started_once(build, tmp_path):
     """Not when training goes on, not over loaded weights, not when random keys are asked for."""
     calls = []
@@ -225,6 +225,7 @@ def test_keys_are_started_once(build, tmp_path):
     assert calls == []
 
 
+@pytest.mark.slow
 def test_resume_ends_with_the_same_weights(build, tmp_path):
     """An interrupted run with kept views must end as an uninterrupted one."""
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1, f"{NODE}.CACHE_VIEWS", 2)
@@ -247,6 +248,7 @@ def test_resume_ends_with_the_same_weights(build, tmp_path):
         assert torch.equal(value, resumed.learner.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_same_seed_same_run(build, tmp_path):
     """Two runs of one seed end with the same bits and the same record of what was retrieved; another seed does not."""
     runs = []
@@ -319,7 +321,7 @@ def test_kept_views():
     index, out = torch.tensor([2, 0]), []
     for epoch in range(4):
         images = torch.full((2, 3, 1, 1), 10.0 * epoch) + torch.tensor([2.0, 0.0])[:, None, None, None]
-        vector, matrix = cache.look(epoch, index, images, compute)
+        vector, matrix = cache.get_or_compute(epoch, index, images, compute)
         assert matrix.shape == (2, 2, 2) and torch.equal(matrix[:, 0], vector)
         out.append(vector[:, 0].tolist())
     assert out == [[2, 0], [12, 10], [2, 0], [12, 10]] and asked == [2, 2]
@@ -333,7 +335,7 @@ def test_kept_views_change_nothing_the_first_time(build):
     cached.epoch = 0
     expected = plainly.losses(batch)
     for images in (IMAGES, IMAGES.flip(3)):
-        for name, value in cached.losses(batch._replace(images=images)).items():
+        for name, value in cached.losses(replace(batch, images=images)).items():
             torch.testing.assert_close(value, expected[name])
 
 

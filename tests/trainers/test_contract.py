@@ -18,7 +18,8 @@ def steps(trainer, count=2):
     torch.manual_seed(0)
     trainer.set_model_mode("train")
     trainer.num_batches, trainer.epoch = len(trainer.train_loader_x), 0
-    for trainer.batch_idx, batch in zip(range(count), trainer.train_loader_x):
+    for number, batch in zip(range(count), trainer.train_loader_x):
+        trainer.batch_idx = number
         summary = trainer.forward_backward(batch)
     return summary
 
@@ -90,7 +91,7 @@ def test_save_and_load_on_other_classes(name, build, tmp_path):
 @pytest.mark.parametrize("precision", ["amp", "fp16"])
 @pytest.mark.parametrize("name", METHODS)
 def test_precisions(name, precision, build):
-    """Every mode trains and evaluates close to fp32, with fp32 learned weights (the upstream AMP branches cannot run)."""
+    """Every mode trains and evaluates close to fp32, with fp32 learned weights (the official AMP cannot run)."""
     single, low = build(name), build(name, f"TRAINER.{node_of(name)}.PREC", precision)
     if name in LEARNING:
         a, b = steps(single), steps(low)

@@ -23,7 +23,8 @@ def recorded(request, build):
     """A trainer in the recording's initial state, and the recording."""
     if request.param == "tac_dropout" and not draws_dropout_as_recorded():
         pytest.skip(
-            "this torch draws other dropout masks than the recording's; the recording without dropout is replayed all the same"
+            "this torch draws other dropout masks than the recording's; "
+            "the recording without dropout is replayed all the same"
         )
     return start(request.param, build)
 
@@ -85,9 +86,7 @@ def replay(trainer, recording):
 
 @pytest.mark.parametrize("name", [n for n in TRAINERS if n not in ("zeroshotclip", "tac_dropout")])
 def test_official_checkpoint_on_new_classes(name, build, tmp_path):
-    """A checkpoint in the official layout, the whole model in it, must give the official logits on classes it never
-    saw.
-    """
+    """Catches: a checkpoint in the official layout, whole model included, with other logits on unseen classes."""
     trainer, recording = start(name, build, "new")
     state = official_state(trainer, recording)
     path = tmp_path / "official" / recording.info["checkpoint"]

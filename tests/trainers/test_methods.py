@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from clusterprompt import convert
 from clusterprompt.clip_patches.loading import tokenize
 from clusterprompt.trainers.base import unit
 from clusterprompt.trainers.parts.averaging import WeightAverage
 from clusterprompt.trainers.parts.feature_cache import FeatureCache
-from clusterprompt.use import convert
 
 pytestmark = pytest.mark.slow
 
@@ -57,13 +57,11 @@ def test_class_specific_context_does_not_fit_other_classes(build, tmp_path):
 
 
 def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_path):
-    """Catches: contexts of other classes, or of the same in another order, loaded in silence because there are as many
-    of them.
-    """
+    """Catches: contexts of as many other classes, or of the same in another order, loaded in silence."""
     own = ("TRAINER.COOP.CSC", True, "TRAINER.COOP.N_CTX", 4)
     trainer = build("CoOp", *own, output=tmp_path / "run")
     trainer.save_model(0, str(tmp_path / "run"))
-    trainer.write_result()
+    trainer.recorder.write()
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     convert.main([str(tmp_path / "run"), str(tmp_path / "small")])
     convert.main([str(tmp_path / "run"), str(tmp_path / "one.safetensors")])
@@ -90,10 +88,9 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
 # TAC
 
 
+@pytest.mark.slow
 def test_tac_resumes_to_the_same_weights(build, tmp_path):
-    """An interrupted run that goes on must end with the very weights of an uninterrupted one, its average of epochs
-    included.
-    """
+    """Catches: a resumed run that ends with other weights than an uninterrupted one, its average included."""
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1)
     whole = build("TAC", *options, output=tmp_path / "whole")
     whole.train()
@@ -168,12 +165,12 @@ def test_teacher_sees_every_image_once(build):
     trainer = build("TAC")
     calls = []
     cache = trainer.teacher
+    get_or_compute = cache.get_or_compute
 
     def counting(index, compute):
-        return cache(index, lambda rows: calls.append(1) or compute(rows))
+        return get_or_compute(index, lambda rows: calls.append(1) or compute(rows))
 
-    counting.state_dict = cache.state_dict
-    trainer.teacher = counting
+    cache.get_or_compute = counting
     trainer.train()
     assert len(calls) == len(trainer.train_loader_x) and bool(cache.known.all())
 
@@ -301,7 +298,7 @@ def test_feature_cache_fills_what_is_new():
             asked.extend(batch[rows].tolist())
             return source[batch[rows]]
 
-        return cache(batch, compute)
+        return cache.get_or_compute(batch, compute)
 
     for batch in (torch.tensor([2, 0]), torch.tensor([1, 2]), torch.tensor([0, 1])):
         assert torch.equal(lookup(batch), source[batch])

@@ -19,9 +19,7 @@ def step(trainer, *losses):
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 @pytest.mark.parametrize("conflict", [True, False])
 def test_projection(conflict, strength, build):
-    """Catches: a projection where the gradients agree, none where they do not, of the wrong one, or with the wrong
-    strength.
-    """
+    """Catches: a projection where the gradients agree, none where they do not, a wrong one or a wrong strength."""
     trainer = build("ProGrad", "TRAINER.COOP.LAMBDA", strength)
     ctx = trainer.learner.ctx
     a, b = torch.randn(2, *ctx.shape, generator=torch.Generator().manual_seed(0))
@@ -36,23 +34,19 @@ def test_projection(conflict, strength, build):
 
 
 def test_divergence_is_from_zero_shot(build):
-    """Catches: a guide that is the gradient of anything else than of the KL divergence from the hand-written prompt's
-    logits.
-    """
+    """Catches: a guide other than the gradient of the KL divergence from the hand-written prompt's logits."""
     trainer = build("ProGrad", "TRAINER.COOP.T", 2.0)
     batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
     trainer.losses(batch)
     (found,) = torch.autograd.grad(trainer.divergence, trainer.learner.ctx)
     logits, scale = trainer.classify(batch.images), trainer.clip.logit_scale.exp()
-    frozen = scale * trainer.image_features(batch.images) @ trainer.frozen_text.T
+    frozen = scale * trainer.image_features(batch.images) @ trainer.text_anchors.T
     kl = 4 * F.kl_div(F.log_softmax(logits / 2, 1), F.softmax(frozen / 2, 1), reduction="batchmean")
     torch.testing.assert_close(found, torch.autograd.grad(kl, trainer.learner.ctx)[0], rtol=1e-3, atol=1e-4)
 
 
 def test_class_aware_prompts(build):
-    """Catches: prompts of one class given to another, or put into another layer; -1 is two thirds of the tower, here 2
-    of 3.
-    """
+    """Catches: prompts of another class or in another layer; -1 is two thirds of the tower, here 2 of 3."""
     trainer = build("TCP", "TRAINER.COOP.N_CTX", 4)
     prompts = trainer.learner.meta_net(trainer.text_anchors).view(1, 8, 4, 128)
     expected = unit(plain.encode_text(trainer.clip, trainer.names, [trainer.learner.ctx, prompts]))[0]

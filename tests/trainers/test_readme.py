@@ -60,4 +60,4 @@ def test_added_trainer(data, backbone, tmp_path):
     assert "SHIFT" not in get_cfg_default().TRAINER
     trainer = TRAINER_REGISTRY.get("Shift")(cfg)
     trainer.train()
-    assert bool((trainer.learner["shift"] != 0).any()) and trainer.status == "finished"
+    assert bool((trainer.learner["shift"] != 0).any()) and trainer.recorder.status == "finished"

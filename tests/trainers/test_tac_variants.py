@@ -44,9 +44,7 @@ def test_unknown_tower(build):
 
 
 def test_a_target_of_few_classes(build, tmp_path):
-    """Catches: a trained TAC that cannot be tested on 3 classes, having fewer than its 5 centres; centres of the wrong
-    task.
-    """
+    """Catches: a trained TAC that cannot be tested on fewer classes than centres; centres of the wrong task."""
     trained = build("TAC")
     trained.save_model(0, str(tmp_path))
     for recluster, expected in ((False, trained.learner.centers), (True, None)):

@@ -1,4 +1,4 @@
-"""python -m clusterprompt.convert: official checkpoints and our own into the small forms, and back into a trainer."""
+"""clusterprompt convert: official checkpoints and our own into the small forms, and back into a trainer."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import torch
 from recordings import LOGITS, logits, start, write_official
 from safetensors import safe_open
 
-from clusterprompt.use import convert
+from clusterprompt.commands import convert
 
 OFFICIAL = ("coop", "cocoop", "kgcoop", "vpt", "ivlp", "maple", "promptsrc", "tac")
 
@@ -24,14 +24,13 @@ def test_official_checkpoints(name, build, tmp_path, capsys):
     trainer, recording = start(name, build, "new")
     path = write_official(tmp_path / "official", name, trainer)
     method = ["--trainer", "CoOp"] if name == "coop" else []
-    convert.main([str(tmp_path / "official"), str(tmp_path / "small"), *method])
+    assert convert.main([str(tmp_path / "official"), str(tmp_path / "small"), *method]) == 0
     said = capsys.readouterr().out
     assert f": {type(trainer).__name__}, " in said
     small = tmp_path / "small" / trainer.checkpoint_folder / "model.pth.tar-2"
     assert set(torch.load(small, weights_only=True)["state_dict"]) == set(trainer.learner.state_dict())
-    convert.main(
-        [str(path), str(tmp_path / "one.safetensors"), *method, "--classes", "a cat", "dog", "--backbone", "ViT-B/16"]
-    )
+    words = [*method, "--classes", "a cat", "dog", "--backbone", "ViT-B/16"]
+    assert convert.main([str(path), str(tmp_path / "one.safetensors"), *words]) == 0
     with safe_open(tmp_path / "one.safetensors", "pt") as file:
         about = file.metadata()
     assert (
@@ -50,10 +49,10 @@ def test_official_checkpoints(name, build, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_own_run(build, tmp_path):
-    """Catches: metadata that do not come from the run's result.json, or a file that MODEL.INIT_WEIGHTS does not take."""
+    """Catches: metadata that are not the run's, or a file that MODEL.INIT_WEIGHTS does not take."""
     trainer = build("TAC", output=tmp_path / "run")
     trainer.train()
-    convert.main([str(tmp_path / "run"), str(tmp_path / "tac"), "--safetensors"])
+    assert convert.main([str(tmp_path / "run"), str(tmp_path / "tac"), "--safetensors"]) == 0
     with safe_open(tmp_path / "tac.safetensors", "pt") as file:
         about = file.metadata()
     assert (
@@ -72,15 +71,13 @@ def test_class_aware_prompts_are_told_from_conditional_ones(build, tmp_path, cap
     state = {**trainer.learner.state_dict(), "token_prefix": torch.zeros(1), "token_suffix": torch.zeros(1)}
     (tmp_path / "prompt_learner").mkdir()
     torch.save({"state_dict": state, "epoch": 50}, tmp_path / "prompt_learner" / "model.pth.tar-50")
-    convert.main([str(tmp_path / "prompt_learner" / "model.pth.tar-50"), str(tmp_path / "out")])
+    assert convert.main([str(tmp_path / "prompt_learner" / "model.pth.tar-50"), str(tmp_path / "out")]) == 0
     assert ": TCP, " in capsys.readouterr().out
 
 
 def fails(capsys, *words):
     """Run a command line that has to be refused; what it said."""
-    with pytest.raises(SystemExit) as stop:
-        convert.main([str(word) for word in words])
-    assert stop.value.code == 2
+    assert convert.main([str(word) for word in words]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     return said
@@ -90,7 +87,7 @@ def test_what_cannot_be_converted(build, tmp_path, capsys):
     """Catches: a traceback, or a wrong guess, where the user has to say more or has named the wrong thing."""
     trainer, _ = start("coop", build, "new")
     path = write_official(tmp_path / "official", "coop", trainer)
-    assert "may be of CoOp, ProGrad. Name it with --trainer" in fails(capsys, path, tmp_path / "out")
+    assert "candidates: CoOp, ProGrad. Name it with --trainer" in fails(capsys, path, tmp_path / "out")
     assert "no such method; allowed are" in fails(capsys, path, tmp_path / "out", "--trainer", "Coop")
     assert "does not exist" in fails(capsys, tmp_path / "nowhere", tmp_path / "out")
     assert "holds no checkpoint" in fails(capsys, tmp_path, tmp_path / "out")
@@ -100,7 +97,7 @@ def test_what_cannot_be_converted(build, tmp_path, capsys):
     tac = write_official(tmp_path / "tac", "tac", trainer)
     assert "VPT_topk_t.bias" in fails(capsys, tac, tmp_path / "out", "--trainer", "IVLP")
     assert not (tmp_path / "out").exists()
-    convert.main([str(path), str(tmp_path / "out"), "--trainer", "CoOp"])
+    assert convert.main([str(path), str(tmp_path / "out"), "--trainer", "CoOp"]) == 0
     assert "exists already" in fails(capsys, path, tmp_path / "out", "--trainer", "CoOp")
 
 

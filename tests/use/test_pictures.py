@@ -1,24 +1,23 @@
 """The pictures: drawn from a run's folder, from numbers that are checked; what cannot be drawn is said."""
 
 import importlib
+import re
+import shutil
 import sys
 
 import pytest
 import torch
 from PIL import Image
 
+from clusterprompt.commands import pictures as command
+
 pytestmark = pytest.mark.slow
 
 
-def load(name):
-    return importlib.import_module(
-        {"visualise": "clusterprompt.commands.pictures", "pictures": "clusterprompt.use.pictures"}[name]
-    )
-
-
-@pytest.fixture
-def visualise(monkeypatch):
-    return load("visualise")
+def load():
+    """Import the module that draws; it needs matplotlib."""
+    pytest.importorskip("matplotlib")
+    return importlib.import_module("clusterprompt.use.pictures")
 
 
 @pytest.fixture
@@ -30,8 +29,7 @@ def run(build, tmp_path):
         trainer = build(name, *pairs, output=folder)
         if trained:
             trainer.save_model(0, str(folder))
-        folder.mkdir(exist_ok=True)
-        (folder / "config.yaml").write_text(trainer.cfg.dump())
+        trainer.write_result()
         return folder
 
     return make
@@ -41,26 +39,36 @@ def run(build, tmp_path):
     "name, pictures",
     [("AttriPrompt", ["clusters", "pool_usage", "sharing"]), ("TAC", ["attention", "class_map", "mask"])],
 )
-def test_page(name, pictures, visualise, run, tmp_path):
-    """Every picture is a PNG of some size, and the page shows each with its caption."""
+def test_page(name, pictures, run, tmp_path, capsys, monkeypatch):
+    """Every picture is a PNG of some size, and the page shows each with its caption; the data set is not asked for."""
     pytest.importorskip("matplotlib")
     Image.new("RGB", (50, 80), (200, 30, 90)).save(tmp_path / "own.png")
     folder = run(name)
-    page = visualise.main(["--run", str(folder), "--images", str(tmp_path / "own.png")])
-    assert sorted(p.stem for p in page.parent.glob("*.png")) == pictures
+    monkeypatch.setattr("dassl.data.datasets.build_dataset", lambda cfg: pytest.fail("the data set was opened"))
+    assert command.main(["--run", str(folder), "--images", str(tmp_path / "own.png")]) == 0
+    page = folder / "pictures" / "index.html"
+    assert f"Page: {page}" in capsys.readouterr().out
+    assert sorted(p.name for p in page.parent.iterdir()) == sorted([*(f"{p}.png" for p in pictures), "index.html"])
     assert all(min(Image.open(p).size) > 200 for p in page.parent.glob("*.png"))
     text = page.read_text()
     assert text.count("<figcaption>") == len(pictures) and all(f'src="{p}.png"' in text for p in pictures)
 
 
+def test_images_of_the_data_set(run, tmp_path):
+    """Without --images, test images of different classes are shown, and all of them counted."""
+    pytest.importorskip("matplotlib")
+    folder = run("AttriPrompt")
+    assert command.main(["--run", str(folder), "--out", str(tmp_path / "page")]) == 0
+    assert "test images" in (tmp_path / "page" / "index.html").read_text()
+
+
 def test_clusters_are_the_trainers(build):
     """What is drawn is what the trainer retrieves."""
-    pytest.importorskip("matplotlib")
-    pictures, trainer = load("pictures"), build("AttriPrompt", "TRAINER.ATTRIPROMPT.TOP_K", 2)
+    pictures, trainer = load(), build("AttriPrompt", "TRAINER.ATTRIPROMPT.TOP_K", 2)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        labels, chosen = pictures.look(trainer, images)
-        expected = trainer.learner(trainer.see(images)[1]).chosen
+        labels, chosen = pictures.retrieve(trainer, images)
+        expected = trainer.learner(trainer.encode_images(images)[1]).chosen
     assert torch.equal(chosen.flatten(2), expected) and labels.shape == (3, 2, 16)
     sizes = torch.stack([(labels == c).sum(-1) for c in range(4)], -1)
     assert bool((sizes.sort(dim=-1, descending=True).values == sizes).all())
@@ -69,8 +77,7 @@ def test_clusters_are_the_trainers(build):
 @pytest.mark.parametrize("masked", [True, False])
 def test_attention_against_stock_blocks(masked, build):
     """The weights that CLIP's own attention gives, layer by layer, with prompts put in by hand."""
-    pytest.importorskip("matplotlib")
-    pictures, trainer = load("pictures"), build("TAC", "TRAINER.TAC.MASK", masked)
+    pictures, trainer = load(), build("TAC", "TRAINER.TAC.MASK", masked)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         weights = pictures.precontext_attention(trainer, images)
@@ -92,23 +99,32 @@ def test_attention_against_stock_blocks(masked, build):
             x = x + block.mlp(block.ln_2(x))
 
 
-def test_what_cannot_be_drawn(visualise, run, tmp_path, capsys, monkeypatch):
-    """No run, no weights, no pictures of this method, no such file, no matplotlib: one line, code 2."""
+def test_what_cannot_be_drawn(run, tmp_path, capsys, monkeypatch):
+    """No run, damaged or no weights, no pictures of this method, no such file, no matplotlib: one line, code 2."""
+    pytest.importorskip("matplotlib")
     (tmp_path / "text.jpg").write_text("no picture")
     folder = run("AttriPrompt")
+    damaged = run("TAC")
+    (model,) = damaged.glob("*/model*")
+    model.write_bytes(model.read_bytes()[:2000])
     for argv, message in (
-        (["--run", str(tmp_path)], "no config.yaml"),
-        (["--run", str(run("TAC", trained=False))], "holds no trained weights"),
+        (["--run", str(tmp_path)], "holds no run"),
+        (["--run", str(damaged)], "model"),
         (["--run", str(run("CoOp"))], "a run of CoOp; there are pictures of TAC"),
         (["--run", str(folder), "--images", str(tmp_path / "nowhere.jpg")], "no picture .*nowhere.jpg"),
         (["--run", str(folder), "--images", str(tmp_path / "text.jpg")], "not a picture"),
     ):
-        with pytest.raises(SystemExit) as stop:
-            visualise.main(argv)
-        error = capsys.readouterr().err
-        assert stop.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
-        assert __import__("re").search(message, error), error
+        check_error(capsys, argv, message)
+    shutil.rmtree(model.parent)
+    check_error(capsys, ["--run", str(damaged)], "holds no trained weights|no checkpoint")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(SystemExit):
-        visualise.main(["--run", str(folder)])
-    assert "pip install matplotlib" in capsys.readouterr().err
+    check_error(capsys, ["--run", str(folder)], "pip install matplotlib")
+
+
+def check_error(capsys, argv, message):
+    """One line on stderr, code 2."""
+    capsys.readouterr()
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(message, error), error

@@ -1,4 +1,4 @@
-"""What was trained, in use: the run's own logits without its data; order, streaming, broken images; errors in one line."""
+"""Trained runs in use: the run's own logits without its data; order, streaming, broken images; errors in one line."""
 
 import itertools
 import json
@@ -65,6 +65,7 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_as_the_runs_own_test(name, finished_run, capsys, monkeypatch):
     """Catches: another transform, template, precision or checkpoint than the run's; a need for the data set; traces
@@ -194,7 +195,7 @@ def pictures(count):
 
 
 def test_order_and_few_at_a_time():
-    """Catches: results in the order in which threads finish; a source that is read to its end before the first result."""
+    """Catches: results in the order in which threads finish; a source read to its end before the first result."""
     read = []
     source = (read.append(1) or picture for picture in pictures(200))
     batches = decoded_batches(source, number, 4, 3)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Dict
-
 import torch
 from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Sum weights of a learner's parameters, epoch by epoch, in fp32.
+    """Weighted sum of a learner's parameters over epochs, in fp32.
 
-    Buffers are left alone: they hold what is fixed by the task, not what is learned.
+    Buffers are left alone: they are fixed by the task, not learned.
     """
 
-    def __init__(self):
-        self.sums: Dict[str, Tensor] = {}
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
         self.total = 0.0
 
     @torch.no_grad()
@@ -28,7 +26,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_into(self, learner: nn.Module) -> None:
-        """Put the sums in the place of the learner's parameters.
+        """Replace the learner's parameters by their average.
 
         Raises:
             RuntimeError: The weights added so far do not sum to 1.
@@ -42,7 +40,7 @@ class WeightAverage:
             p.copy_(self.sums[name])
 
     def state_dict(self) -> dict:
-        """Return what a resumed run needs."""
+        """Return the state for a resumed run."""
         return {"sums": self.sums, "total": self.total}
 
     def load_state_dict(self, state: dict) -> None:

@@ -1,17 +1,20 @@
-"""Find a learner's checkpoint below a run's folder, and fit its weights to the learner: ours or the official layout."""
+"""Find a learner's checkpoint in a run's folder, and fit its weights, ours or official, to the learner."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any
 
 from dassl.utils import load_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-Renames = Sequence[Tuple[str, str]]
+from ...clip_patches.stock import CLIP
+
+Renames = Sequence[tuple[str, str]]
 
 # Where the official code keeps CLIP inside a checkpoint of the whole model.
 TOWERS = re.compile(r"^(image_encoder|text_encoder)\.")
@@ -19,8 +22,24 @@ TOWERS = re.compile(r"^(image_encoder|text_encoder)\.")
 REBUILT = re.compile(r"(^|\.)(token_prefix|token_suffix|logit_scale)$")
 
 
-def find_checkpoint(directory: str, folder: str, epoch: Optional[int] = None) -> Path:
-    """Return the path of a checkpoint.
+def checkpoint_path(directory: str | Path, folder: str, epoch: int | None = None) -> Path:
+    """Return the file to load: a ``.safetensors`` file itself, or a checkpoint of a run; see :func:`find_checkpoint`.
+
+    Raises:
+        ValueError: An epoch of a single file.
+    """
+    if not str(directory).endswith(".safetensors"):
+        return find_checkpoint(directory, folder, epoch)
+    if epoch is not None:
+        raise ValueError(
+            f"{directory} is a single file: epoch {epoch} cannot be chosen from it. Leave out --load-epoch, or name "
+            "the run's folder"
+        )
+    return Path(directory)
+
+
+def find_checkpoint(directory: str | Path, folder: str, epoch: int | None = None) -> Path:
+    """Return the path of a checkpoint of a run.
 
     Args:
         directory: Output folder of the training run.
@@ -54,18 +73,12 @@ def find_checkpoint(directory: str, folder: str, epoch: Optional[int] = None) ->
     return path
 
 
-def read_checkpoint(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], object]:
-    """Read the weights and the epoch (``?`` where it is not said); see :func:`read_with_notes`."""
-    weights, notes = read_with_notes(path)
-    return weights, notes.get("epoch", "?")
-
-
-def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
+def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file.
 
     Returns:
-        The weights, and what is said about them: perhaps ``epoch``; and in what ``clusterprompt.convert`` wrote,
-        ``method`` and perhaps ``trained_on`` and ``classes``.
+        The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
+        also ``method`` and, where they are known, ``trained_on`` and ``classes``.
 
     Raises:
         ValueError: It holds no weights, or is damaged.
@@ -81,35 +94,31 @@ def read_with_notes(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], dict]:
             return weights, {key: notes[key] for key in ("epoch",) if key in notes}
         return weights, {**notes, **{key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}}
     checkpoint = load_checkpoint(str(path))
-    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(weights, dict):
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
         raise ValueError(f"{path} holds no state_dict")
-    return weights, {
-        key: checkpoint[key]
-        for key in ("epoch", "method", "trained_on", "classes")
-        if key in checkpoint and weights is not checkpoint
-    }
+    if state is checkpoint:  # a bare state dict
+        return state, {}
+    return state, {key: checkpoint[key] for key in ("epoch", "method", "trained_on", "classes") if key in checkpoint}
 
 
-def new_name(name: str, renames: Renames) -> Optional[str]:
+def new_name(name: str, renames: Renames) -> str | None:
     """Return a learner's name for an official one; None if the table does not hold it."""
     return next((re.sub(pattern, to, name) for pattern, to in renames if re.fullmatch(pattern, name)), None)
 
 
 def learned_entries(
     state_dict: Mapping[str, Tensor], renames: Renames, ignored: Iterable[str] = (), source: str = "checkpoint"
-) -> Dict[str, Tensor]:
-    """Pick what is learned out of an official checkpoint, under the learner's names, without having learner or CLIP at
-    hand.
+) -> dict[str, Tensor]:
+    """Select the learned entries of an official checkpoint, under the learner's names; needs neither learner nor CLIP.
 
     Raises:
         ValueError: It lacks learned entries, or holds some that the table does not know.
     """
     found, foreign = {}, []
     for name, value in state_dict.items():
-        new = new_name(name, renames) or new_name(
-            f"prompt_learner.{name}", renames
-        )  # some learners are registered alone
+        # Some official learners are registered alone, so their names lack the prefix.
+        new = new_name(name, renames) or new_name(f"prompt_learner.{name}", renames)
         if new:
             found[new] = value
         elif not (REBUILT.search(name) or TOWERS.match(name) or any(re.fullmatch(i, name) for i in ignored)):
@@ -125,28 +134,27 @@ def learned_entries(
 def learner_weights(
     state_dict: Mapping[str, Tensor],
     learner: nn.Module,
-    clip: nn.Module,
+    clip: CLIP,
     renames: Renames = (),
     ignored: Iterable[str] = (),
     source: str = "checkpoint",
-) -> Dict[str, Tensor]:
+) -> dict[str, Tensor]:
     """Select and rename the weights of a learner.
 
     Args:
         state_dict: From our checkpoint (the learner alone) or an official one (often the whole model).
-        learner: What is to be loaded.
-        clip: Stock CLIP, whose own weights in the checkpoint are passed over.
+        learner: Module to load into.
+        clip: Stock CLIP; its own weights in the checkpoint are skipped.
         renames: (pattern, replacement) pairs from official names to ours, tried in order on the whole name.
-        ignored: Patterns of official entries that play no part.
+        ignored: Patterns of official entries that are not loaded.
         source: Name of the file, for errors.
 
     Raises:
         ValueError: Something is missing, something belongs to another method, or a shape differs.
     """
-    wanted = {name: value for name, value in learner.state_dict().items()}
-    frozen = set(clip.state_dict()) | {
-        name.split(".", 1)[1] for name in clip.state_dict() if name.startswith("visual.")
-    }
+    wanted = dict(learner.state_dict())
+    own = set(clip.state_dict())
+    frozen = own | {name.removeprefix("visual.") for name in own if name.startswith("visual.")}
     found, foreign = {}, []
     for name, value in state_dict.items():
         new = new_name(name, renames) or name
@@ -158,15 +166,14 @@ def learner_weights(
             foreign.append(name)
     missing = sorted(set(wanted) - set(found))
     if missing or foreign:
+        faults = [
+            f"{what} {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
+            for what, names in (("it lacks", missing), ("it also holds", sorted(foreign)))
+            if names
+        ]
         raise ValueError(
-            f"{source} does not fit {type(learner).__name__}: "
-            + "; ".join(
-                f"{what} {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
-                for what, names in (("it lacks", missing), ("it also holds", sorted(foreign)))
-                if names
-            )
-            + ". It was written by another method, or with other settings (prompt depth); use the same trainer "
-            "and config as in training"
+            f"{source} does not fit {type(learner).__name__}: {'; '.join(faults)}. It was written by another method, "
+            "or with other settings (prompt depth); use the same trainer and config as in training"
         )
     wrong = [
         f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"

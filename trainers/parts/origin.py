@@ -1,16 +1,17 @@
-"""Where a checkpoint comes from: which method wrote it, and what it was trained on, as far as that can be told."""
+"""Identify the method and the training task behind a checkpoint."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ...record.result import RunRecord
 
-# How official checkpoints are told apart: folder, a name that must be in it, and one that must not.
+# Marks of official checkpoints: method, folder, pattern of a name that must occur, pattern of one that must not.
 SIGNS = (
     ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", None),
     ("TAC", "VLPromptLearner", r"VPT_topk_t\.weight", None),
@@ -31,21 +32,21 @@ SIGNS = (
 
 
 class Origin(NamedTuple):
-    """What is known for sure about a checkpoint.
+    """Origin of a checkpoint, as far as it is recorded.
 
     Attributes:
-        method: Name of the trainer that wrote it; empty where neither the file nor its run's ``result.json`` says so.
+        method: Name of the trainer that wrote it; empty where neither the file nor its run's ``result.json`` has it.
         trained_on: ``{"dataset", "subsample", "shots", "seed"}``; None where it is not known.
-        classnames: Of the training, in order of the labels; empty where they are not known.
+        classnames: Classes of the training, in order of the labels; empty where they are not known.
     """
 
     method: str
-    trained_on: Optional[dict]
+    trained_on: dict | None
     classnames: Sequence[str] = ()
 
 
-def origin_of(path, notes: Mapping) -> Origin:
-    """Ask what a checkpoint holds beside its weights, else the ``result.json`` of the run in whose folder it lies.
+def origin_of(path: str | Path, notes: Mapping) -> Origin:
+    """Return the origin that a checkpoint notes, else that of the run in whose folder it lies.
 
     Args:
         path: The file, ``<run>/<model folder>/model.pth.tar-<epoch>`` or any other.
@@ -56,8 +57,8 @@ def origin_of(path, notes: Mapping) -> Origin:
     return origin_of_run(Path(path).parent.parent)
 
 
-def origin_of_run(folder) -> Origin:
-    """Ask the record of a training run."""
+def origin_of_run(folder: str | Path) -> Origin:
+    """Return the origin of a training run's checkpoints, from its record."""
     record = RunRecord.find(folder)
     if record is None:
         return Origin("", None)
@@ -65,11 +66,11 @@ def origin_of_run(folder) -> Origin:
     return Origin(record.trainer, record.trained_on or own, record.classnames)
 
 
-def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> List[str]:
-    """Return the methods whose official checkpoints look like this one, by its folder's name and its entries' names."""
+def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> list[str]:
+    """Return the methods whose official checkpoints look like this one, by the names of its folder and its entries."""
 
-    def holds(pattern) -> bool:
-        return bool(pattern) and any(re.fullmatch(pattern, name) for name in state)
+    def holds(pattern: str | None) -> bool:
+        return pattern is not None and any(re.fullmatch(pattern, name) for name in state)
 
     folders = {where for _, where, _, _ in SIGNS}
     fits = [
@@ -77,9 +78,8 @@ def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> List[str]:
         for name, where, has, has_not in SIGNS
         if folder in (where, *({folder} - folders)) and holds(has) and not holds(has_not)
     ]
-    if (
-        set(fits) == {"CoCoOp", "TCP"} and "ctx" in state
-    ):  # the meta-net of one answers with a token, the other's with as many as the context has
+    if set(fits) == {"CoCoOp", "TCP"} and "ctx" in state:
+        # CoCoOp's meta-net returns one token, TCP's as many as the context has.
         one_token = state["meta_net.linear2.weight"].shape[0] == state["ctx"].shape[-1]
         fits = ["CoCoOp" if one_token else "TCP"]
     return fits

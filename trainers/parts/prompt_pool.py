@@ -1,55 +1,65 @@
-"""What AttriPrompt learns: pools of (key, prompt) pairs that image clusters choose from; and the count of what they
-chose.
-"""
+"""AttriPrompt's learner: pools of (key, prompt) pairs that image clusters choose from, and counts of their choices."""
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...clip_patches.anatomy import Anatomy, anatomy, tokenize
 from ...clip_patches.class_texts import fill
 from ...clip_patches.clustering import spherical_kmeans
 from ...clip_patches.encoders import Sentences, embed_tokens
-from ...clip_patches.loading import tokenize
+from ...clip_patches.stock import CLIP
 
 LEAST = {"N_CLUSTERS": 1, "POOL_SIZE": 1, "TOP_K": 1, "N_CTX": 1, "CACHE_VIEWS": 0, "TEXT_CHUNK": 1}
-WORDS = {"POOL": ("per_layer", "shared"), "KEY_INIT": ("data", "random")}
+ALLOWED = {"POOL": ("per_layer", "shared"), "KEY_INIT": ("data", "random")}
 
 
-def check_settings(s) -> None:
-    """Raise ``ValueError`` for values of AttriPrompt's config node that no backbone and data set can go with."""
+def check_settings(s: Any, node: str) -> None:
+    """Check AttriPrompt's settings.
+
+    Args:
+        s: Its config node.
+        node: Name of the node, for the error.
+
+    Raises:
+        ValueError: Settings that are invalid for any backbone and data set.
+    """
     for key, least in LEAST.items():
         if s[key] < least:
-            raise ValueError(f"TRAINER.ATTRIPROMPT.{key} is {s[key]}; allowed are {least} and more")
-    for key, allowed in WORDS.items():
+            raise ValueError(f"TRAINER.{node}.{key} is {s[key]}; allowed are {least} and more")
+    for key, allowed in ALLOWED.items():
         if s[key] not in allowed:
-            raise ValueError(f"TRAINER.ATTRIPROMPT.{key} is {s[key]!r}; allowed are {', '.join(allowed)}")
+            raise ValueError(f"TRAINER.{node}.{key} is {s[key]!r}; allowed are {', '.join(allowed)}")
     if s.TOP_K > s.POOL_SIZE:
         raise ValueError(
-            f"TRAINER.ATTRIPROMPT.TOP_K {s.TOP_K} prompts do not fit a pool of POOL_SIZE {s.POOL_SIZE}; lower the one"
+            f"TRAINER.{node}.TOP_K {s.TOP_K} prompts do not fit a pool of POOL_SIZE {s.POOL_SIZE}; lower TOP_K"
         )
     weights = {key: s[key] for key in ("IMAGE_TO_TEXT", "ALPHA", "LAMBDA", "KEY")}
     if min(weights.values()) < 0 or max(s.IMAGE_TO_TEXT, s.ALPHA) == 0:
         raise ValueError(
-            f"TRAINER.ATTRIPROMPT's weights are {weights}; none may be negative, and IMAGE_TO_TEXT or ALPHA must be above 0"
+            f"TRAINER.{node}'s weights are {weights}; none may be negative, and IMAGE_TO_TEXT or ALPHA must be above 0"
         )
 
 
-def write_sentences(clip: nn.Module, words: str, classnames: Sequence[str], inserted: int) -> Sentences:
-    """Write ``<words> <class name>.`` for every class; raise ``ValueError`` if ``inserted`` tokens do not fit beside
-    the longest.
+def write_sentences(clip: CLIP, words: str, classnames: Sequence[str], inserted: int) -> Sentences:
+    """Write ``<words> <class name>.`` for every class.
+
+    Raises:
+        ValueError: The longest sentence and ``inserted`` more tokens do not fit CLIP's context.
     """
     texts = fill(f"{words} {{}}.".strip(), classnames)
-    sentences = embed_tokens(clip, tokenize(texts))
-    longest = sentences.embeddings.shape[1]
-    if longest + inserted > clip.context_length:
+    sentences = embed_tokens(clip, tokenize(clip, texts))
+    longest, context = sentences.embeddings.shape[1], anatomy(clip).context_length
+    if longest + inserted > context:
         raise ValueError(
-            f"{texts[int(sentences.eot.argmax())]!r} has {longest} tokens with SOS and EOT, and {inserted} more (N_CLUSTERS x "
-            f"TOP_K x N_CTX) do not fit CLIP's context of {clip.context_length}; lower one, or shorten the class name"
+            f"{texts[int(sentences.eot.argmax())]!r} has {longest} tokens with SOS and EOT, and {inserted} more "
+            f"(N_CLUSTERS x TOP_K x N_CTX) do not fit CLIP's context of {context}; lower one, or shorten the class name"
         )
     return sentences
 
@@ -60,24 +70,24 @@ def vision_layer(text_layer: int, text_layers: int, vision_layers: int) -> int:
 
 
 class Composed(NamedTuple):
-    """Prompts put together for the images of a batch.
+    """Prompts composed for the images of a batch.
 
     Attributes:
         prompts: One tensor a text layer, (B, E, D_t), or (E, D_t) when they do not depend on the image.
         distance: Mean of 1 - cosine between centroids and the keys they chose; None without retrieval.
-        chosen: Places of the chosen prompts in the pool, (B, L, K * TOP_K); None without retrieval.
+        chosen: Positions of the chosen prompts in the pool, (B, L, K * TOP_K); None without retrieval.
     """
 
-    prompts: List[Tensor]
-    distance: Optional[Tensor] = None
-    chosen: Optional[Tensor] = None
+    prompts: list[Tensor]
+    distance: Tensor | None = None
+    chosen: Tensor | None = None
 
 
 class PromptPool(nn.Module):
     """Pairs of a key and a prompt for every prompted text layer.
 
     Args:
-        clip: Stock CLIP with a ViT visual tower; gives widths and depths.
+        sizes: Of a CLIP with a ViT visual tower.
         depth: Prompted text layers, L.
         size: Pairs in a pool, M.
         n: Tokens of a prompt.
@@ -88,24 +98,21 @@ class PromptPool(nn.Module):
         vision_layers: For each prompted text layer, the vision layer whose centroids choose.
     """
 
-    def __init__(self, clip: nn.Module, depth: int, size: int, n: int, top_k: int, shared: bool):
+    started: Tensor  # whether the keys were placed by data; saved in the checkpoint
+
+    def __init__(self, sizes: Anatomy, depth: int, size: int, n: int, top_k: int, shared: bool):
         super().__init__()
-        pools, key_width, prompt_width = (
-            1 if shared else depth,
-            clip.visual.class_embedding.shape[0],
-            clip.token_embedding.embedding_dim,
-        )
-        towers = len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks)
-        self.vision_layers = [vision_layer(layer, *towers) for layer in range(1, depth + 1)]
+        pools = 1 if shared else depth
+        self.vision_layers = [
+            vision_layer(layer, sizes.text_layers, sizes.vision_layers) for layer in range(1, depth + 1)
+        ]
         self.top_k = top_k
-        self.keys = nn.Parameter(torch.randn(pools, size, key_width))
-        self.prompts = nn.Parameter(0.02 * torch.randn(pools, size, n, prompt_width))
-        self.register_buffer(
-            "started", torch.tensor(False)
-        )  # whether the keys come from data; travels in the checkpoint
+        self.keys = nn.Parameter(torch.randn(pools, size, sizes.vision_width))
+        self.prompts = nn.Parameter(0.02 * torch.randn(pools, size, n, sizes.text_width))
+        self.register_buffer("started", torch.tensor(False))
 
     def forward(self, centroids: Tensor) -> Composed:
-        """Let each centroid, (B, L, K, D_v), fetch the prompts with the nearest keys, in the order of the clusters."""
+        """Choose the prompts with the nearest keys for each centroid, (B, L, K, D_v), in the order of the clusters."""
         with torch.autocast(centroids.device.type, enabled=False):  # rounded cosines would choose other prompts
             keys = F.normalize(self.keys, dim=-1).expand(centroids.shape[1], -1, -1)  # (L, M, D_v)
             cosines = torch.einsum("blkd,lmd->blkm", F.normalize(centroids.float(), dim=-1), keys)
@@ -117,9 +124,13 @@ class PromptPool(nn.Module):
 
     @torch.no_grad()
     def start_keys(self, centroids: Tensor, rng: np.random.RandomState) -> None:
-        """Put the keys where the data are: k-means of a sample's centroids, (N, L, K, D_v), for each pool.
+        """Start the keys of each pool from k-means of a sample's centroids.
 
         Keys beyond the number of distinct centroids stay random.
+
+        Args:
+            centroids: (N, L, K, D_v).
+            rng: Source of the clustering's start.
         """
         layers = centroids.transpose(0, 1).float()  # (L, N, K, D_v)
         for pool, points in enumerate([layers] if len(self.keys) == 1 else layers):
@@ -130,14 +141,14 @@ class PromptPool(nn.Module):
 
 
 class StaticPrompts(nn.Module):
-    """The same prompts for every image: what is left of the method without retrieval; (E, D_t) for each of L layers."""
+    """The same prompts for every image, for the method without retrieval; (E, D_t) for each of L layers."""
 
     def __init__(self, layers: int, length: int, width: int):
         super().__init__()
         self.prompts = nn.Parameter(0.02 * torch.randn(layers, length, width))
 
-    def forward(self, centroids: Optional[Tensor] = None) -> Composed:
-        """Return the prompts; ``centroids`` play no part."""
+    def forward(self, centroids: Tensor | None = None) -> Composed:
+        """Return the prompts; ``centroids`` are not used."""
         return Composed(list(self.prompts))
 
 
@@ -153,7 +164,7 @@ class Usage:
         self.counts.scatter_add_(1, flat, torch.ones_like(flat))
 
     def summary(self) -> dict:
-        """Say for each layer how many prompts were used, how many are dead, and what share the most used one has."""
+        """Return for each layer the numbers of used and of dead prompts, and the share of the most used one."""
         used = (self.counts > 0).sum(dim=1)
         share = self.counts.amax(dim=1) / self.counts.sum(dim=1).clamp_min(1)
         return {
@@ -163,9 +174,11 @@ class Usage:
             "top_share": [round(s, 4) for s in share.tolist()],
         }
 
-    def __str__(self):
+    def __str__(self) -> str:
         s = self.summary()
+        used = " ".join(map(str, s["used"]))
+        top = " ".join(f"{100 * share:.0f}%" for share in s["top_share"])
         return (
-            f"prompts used of {s['pool_size']} in each layer: {' '.join(map(str, s['used']))} ({sum(s['dead'])} dead in all); share of "
-            f"the top prompt: {' '.join(f'{100 * t:.0f}%' for t in s['top_share'])}"
+            f"prompts used of {s['pool_size']} in each layer: {used} ({sum(s['dead'])} dead in all); "
+            f"share of the top prompt: {top}"
         )

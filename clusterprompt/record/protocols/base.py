@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, ClassVar, Mapping, NamedTuple, Sequence
+from typing import ClassVar, NamedTuple
 
 from ..names import dataset_key, dataset_label
-from ..statistics import Summary
+from ..statistics import BySeed, Summary
 
 SHOTS = 16
 FEW_SHOTS = (1, 2, 4, 8, 16)
@@ -83,6 +84,7 @@ class Finished(NamedTuple):
         place: Leading folders of the usual layout, such as ``xd/train``; empty elsewhere.
         moved: The model was trained on another data set than the one tested.
         is_source: The model was also tested on another data set.
+        trained_classes: Classes trained on; empty for zero-shot, and where the record does not say.
     """
 
     dataset: str
@@ -91,6 +93,12 @@ class Finished(NamedTuple):
     place: str
     moved: bool
     is_source: bool
+    trained_classes: str = ""
+
+    @property
+    def is_of_all_classes(self) -> bool:
+        """Whether it was trained and tested on all classes."""
+        return self.classes == "all" and self.trained_classes in ("", "all")
 
 
 class Derived(NamedTuple):
@@ -98,14 +106,20 @@ class Derived(NamedTuple):
 
     Attributes:
         name: Heading.
-        of: From {column: {seed: accuracy}} and the interval to the number; None where a column is missing.
+        of: From accuracies by column and the interval to the number; None where a column is missing.
         average_of: In the table of averages over data sets: the mean of that column; empty to compute it from the
             averaged columns.
+        title: Heading of its chart.
+        meaning: What it is, for the chart's caption.
+        missing: Note about the rows that lack it.
     """
 
     name: str
-    of: Callable[[Mapping[str, Mapping[int, float]], str], Summary | None]
+    of: Callable[[Mapping[str, BySeed], str], Summary | None]
     average_of: str = ""
+    title: str = ""
+    meaning: str = ""
+    missing: str = ""
 
 
 class Protocol:
@@ -118,9 +132,11 @@ class Protocol:
         convention: What the computed columns are; printed below its tables.
         order: Place among the protocols.
         transfers: Trains on ``--source`` and tests on ``--targets``, instead of each of ``--datasets``.
+        takes_any_target: A transfer that also tests on targets that no protocol lists.
         averages: There is a table of averages over data sets.
         shots_are_columns: Runs of several numbers of shots share a row.
         headline: Column by which rows are ranked; empty for none.
+        together: Columns that count only together, for each seed; with a note about a run that lacks the others.
         charts: Functions of ``clusterprompt.results.charts`` that draw a table.
     """
 
@@ -130,9 +146,11 @@ class Protocol:
     convention: ClassVar[str] = ""
     order: ClassVar[int] = 100
     transfers: ClassVar[bool] = False
+    takes_any_target: ClassVar[bool] = False
     averages: ClassVar[bool] = True
     shots_are_columns: ClassVar[bool] = False
     headline: ClassVar[str] = ""
+    together: ClassVar[Mapping[str, str]] = {}
     charts: ClassVar[tuple[str, ...]] = ("bars",)
 
     # ------------------------------------------------------------------ what is run
@@ -143,6 +161,10 @@ class Protocol:
     def targets(self, source: str) -> tuple[str, ...]:
         """Return the usual targets of a transfer from ``source``; empty for a source that has none."""
         return ()
+
+    def epochs(self, trainer: str, shots: int) -> int | None:
+        """Return the authors' number of epochs where it differs from the yaml's; None elsewhere."""
+        return None
 
     # ------------------------------------------------------------------ which finished runs belong to it
     def source_of(self, run: Finished) -> str | None:
@@ -157,8 +179,14 @@ class Protocol:
         return None
 
     # ------------------------------------------------------------------ its table
-    def column(self, run) -> str:
-        """Return the column of a ``clusterprompt.results.runs.Run``."""
+    def column(self, dataset: str, classes: str, shots: int) -> str:
+        """Return the column of a run.
+
+        Args:
+            dataset: What it was tested on.
+            classes: ``all``, ``base`` or ``new``.
+            shots: Training images a class; 0 for zero-shot.
+        """
         raise NotImplementedError
 
     def columns(self, present: Sequence[str], data: str) -> list[str]:
@@ -174,8 +202,21 @@ class Protocol:
         """Return the computed columns of a table."""
         return []
 
-    def published(self, column: str, data: str) -> tuple[str, str]:
-        """Return the data set and the kind of number (``base``, ``new``, ``hm``, ``accuracy``) that papers print."""
+    def remarks(self, columns: Sequence[str], data: str) -> list[str]:
+        """Return notes about a table's columns, such as usual ones that are missing."""
+        return []
+
+    def published(self, column: str, data: str, columns: Sequence[str]) -> tuple[str, str] | None:
+        """Return which number of the papers a column compares with; None for none.
+
+        Args:
+            column: Column of the table.
+            data: The table's data set or source; "Average" for the average over :data:`DATASETS`.
+            columns: All columns of the table.
+
+        Returns:
+            The data set, and the kind of number: ``base``, ``new``, ``hm``, ``accuracy``.
+        """
         return data, "accuracy"
 
 

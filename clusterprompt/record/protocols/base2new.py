@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..names import dataset_label
 from ..statistics import base_to_new
 from .base import Derived, Finished, Leg, Protocol, Request
@@ -20,6 +22,10 @@ class Base2New(Protocol):
     )
     order = 1
     headline = "HM"
+    together = {
+        "base": "the base half without a test on the new classes",
+        "new": "a test on the new classes without its base half",
+    }
     charts = ("scatter", "bars")
 
     def legs(self, request: Request) -> list[Leg]:
@@ -31,17 +37,18 @@ class Base2New(Protocol):
 
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""
-        return run.dataset if run.classes in ("base", "new") and not run.moved else None
+        fits = run.classes in ("base", "new") and run.trained_classes in ("", "base")
+        return run.dataset if fits and not run.moved else None
 
-    def column(self, run) -> str:
+    def column(self, dataset: str, classes: str, shots: int) -> str:
         """See :meth:`Protocol.column`."""
-        return run.part
+        return classes
 
-    def columns(self, present, data):
+    def columns(self, present: Sequence[str], data: str) -> list[str]:
         """See :meth:`Protocol.columns`."""
         return ["base", "new"]
 
-    def derived(self, columns, data):
+    def derived(self, columns: Sequence[str], data: str) -> list[Derived]:
         """Return HM and the mean of the seeds' HMs."""
 
         def of(name):
@@ -49,8 +56,11 @@ class Base2New(Protocol):
                 base_to_new(values["base"], values["new"], interval)[name] if {"base", "new"} <= set(values) else None
             )
 
-        return [Derived("HM", of("HM")), Derived("mean of HMs", of("mean of HMs"), average_of="HM")]
+        return [
+            Derived("HM", of("HM"), title="Harmonic mean", meaning="harmonic mean of base and new accuracy"),
+            Derived("mean of HMs", of("mean of HMs"), average_of="HM"),
+        ]
 
-    def published(self, column, data):
+    def published(self, column: str, data: str, columns: Sequence[str]) -> tuple[str, str] | None:
         """See :meth:`Protocol.published`."""
         return data, column.lower()

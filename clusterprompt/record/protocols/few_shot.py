@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..names import dataset_label, shots_label
 from .base import Finished, Leg, Protocol, Request
+
+# CoOp's authors train fewer epochs with fewer shots; their yaml has the 200 of 8 and 16.
+EPOCHS = {"CoOp": {1: 50, 2: 100, 4: 100}}
 
 
 class FewShot(Protocol):
@@ -25,23 +30,26 @@ class FewShot(Protocol):
             for shots in request.few_shots
         ]
 
+    def epochs(self, trainer: str, shots: int) -> int | None:
+        """See :meth:`Protocol.epochs`."""
+        return EPOCHS.get(trainer, {}).get(shots)
+
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""
-        if run.classes != "all" or run.moved:
-            return None
-        if run.place.startswith("few_shot"):
-            return run.dataset
-        trained_here = run.trained_on is not None and not run.place.startswith("xd") and not run.is_source
-        return run.dataset if trained_here else None
+        return run.dataset if run.place.startswith("few_shot") and self._fits(run) else None
 
     def adopts(self, run: Finished) -> str | None:
-        """Take zero-shot runs that are in no transfer."""
-        return run.dataset if run.classes == "all" and run.trained_on is None else None
+        """Take runs outside the usual layout, and zero-shot runs that are in no transfer."""
+        return run.dataset if self._fits(run) else None
 
-    def column(self, run) -> str:
+    @staticmethod
+    def _fits(run: Finished) -> bool:
+        return run.is_of_all_classes and not run.moved
+
+    def column(self, dataset: str, classes: str, shots: int) -> str:
         """See :meth:`Protocol.column`."""
-        return shots_label(run.method.shots)
+        return shots_label(shots)
 
-    def columns(self, present, data):
+    def columns(self, present: Sequence[str], data: str) -> list[str]:
         """Order by number of shots."""
         return sorted(present, key=lambda name: int(name.split()[0]))

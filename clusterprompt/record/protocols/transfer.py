@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Mapping
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ..names import dataset_key, dataset_label
 from ..statistics import summarise
@@ -39,7 +40,7 @@ class _Transfer(Protocol):
 
     def source_of(self, run: Finished) -> str | None:
         """See :meth:`Protocol.source_of`."""
-        if run.classes != "all":
+        if not run.is_of_all_classes:
             return None
         if run.trained_on is not None and run.moved:
             return run.trained_on if spelled_like(run.dataset, self.targets(run.trained_on)) else None
@@ -56,17 +57,17 @@ class _Transfer(Protocol):
                 return source
         return None
 
-    def column(self, run) -> str:
+    def column(self, dataset: str, classes: str, shots: int) -> str:
         """See :meth:`Protocol.column`."""
-        return run.dataset
+        return dataset
 
-    def columns(self, present, data):
+    def columns(self, present: Sequence[str], data: str) -> list[str]:
         """Return the source, then the targets in the papers' order."""
         place = {dataset_key(name): i for i, name in enumerate(self.targets(data))}
         targets = [name for name in present if dataset_key(name) != dataset_key(data)]
         return [data, *sorted(targets, key=lambda name: (place.get(dataset_key(name), len(place)), name))]
 
-    def derived(self, columns, data):
+    def derived(self, columns: Sequence[str], data: str) -> list[Derived]:
         """Return the average over the targets, for rows that have them all."""
         targets = [name for name in columns if name != data]
 
@@ -80,11 +81,28 @@ class _Transfer(Protocol):
                 [sum(values[name][seed] for name in targets) / len(targets) for seed in values[targets[0]]], interval
             )
 
-        return [Derived(AVERAGE, average)]
+        return [
+            Derived(
+                AVERAGE,
+                average,
+                title="Average over targets",
+                meaning="accuracy on average over the targets",
+                missing="No average, because a target is missing",
+            )
+        ]
 
-    def published(self, column, data):
-        """See :meth:`Protocol.published`."""
-        return ("Average" if column == AVERAGE else column), "accuracy"
+    def remarks(self, columns: Sequence[str], data: str) -> list[str]:
+        """Say so if the average is over some of the usual targets only."""
+        usual, present = len(self.targets(data)), len(columns) - 1
+        return [f"The average is over {present} of the {usual} usual targets."] if present < usual else []
+
+    def published(self, column: str, data: str, columns: Sequence[str]) -> tuple[str, str] | None:
+        """Compare the average only if it is over the usual targets."""
+        if column != AVERAGE:
+            return column, "accuracy"
+        present = {dataset_key(name) for name in columns} - {dataset_key(data), dataset_key(AVERAGE)}
+        usual = {dataset_key(name) for name in self.targets(data)}
+        return ("Average", "accuracy") if present == usual else None
 
 
 class CrossDataset(_Transfer):
@@ -93,6 +111,7 @@ class CrossDataset(_Transfer):
     name = "cross_dataset"
     title = "Cross-data-set transfer"
     order = 2
+    takes_any_target = True
     usual = {
         "imagenet": DATASETS[1:],
         "shapes": ("shapes_textures", "shapes_colours", "shapes_counts"),
@@ -100,7 +119,7 @@ class CrossDataset(_Transfer):
 
     def adopts(self, run: Finished) -> str | None:
         """Take the tests on targets that no protocol lists."""
-        return run.trained_on if run.moved and run.classes == "all" else None
+        return run.trained_on if run.moved and run.is_of_all_classes else None
 
 
 class DomainGeneralisation(_Transfer):

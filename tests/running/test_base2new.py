@@ -1,0 +1,150 @@
+"""`clusterprompt base2new`: both halves, their folders, what is kept, refused and shown."""
+
+import json
+import shutil
+
+import pytest
+
+from clusterprompt.commands import base2new
+from clusterprompt.record.protocols import Request, all_protocols
+from clusterprompt.record.statistics import harmonic_mean
+from clusterprompt.running.spec import RunSpec
+
+
+@pytest.fixture
+def world(monkeypatch, caltech_root, clip_file, tmp_path):
+    """The environment of a base-to-new run of a second."""
+    for key, value in {
+        "DATA": caltech_root,
+        "BACKBONE": clip_file,
+        "EPOCHS": 1,
+        "SHOTS": 2,
+        "OUTPUT": tmp_path / "out",
+    }.items():
+        monkeypatch.setenv(key, str(value))
+    monkeypatch.delenv("CFG", raising=False)
+    return tmp_path / "out" / "base2new"
+
+
+def call(*words, trainer="CoOp", dataset="caltech101"):
+    options = ["--trainer", trainer, "--dataset", dataset, "--seed", "1"]
+    return base2new.main([*options, *words, "DATALOADER.NUM_WORKERS", "0"])
+
+
+def folders(world, trainer="CoOp"):
+    tail = f"caltech101/shots_2/{trainer}/basetonovel/seed1"
+    return [world / half / tail for half in ("train_base", "test_new")]
+
+
+def read(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def times(world):
+    return [(folder / "result.json").stat().st_mtime_ns for folder in folders(world)]
+
+
+def test_base_to_new(world, capsys):
+    """Catches: folders that the family's scripts do not find, halves mixed up, a second call that trains again."""
+    assert call() == 0
+    results = [read(folder) for folder in folders(world)]
+    assert [result["subsample"] for result in results] == ["base", "new"]
+    assert [result["n_test"] for result in results] == [9, 6]
+    table = capsys.readouterr().out.splitlines()[-3:]
+    assert table[0].split() == ["trainer", "dataset", "seed", "base", "new", "HM"]
+    base, new = (result["accuracy"] for result in results)
+    assert table[2].split()[3:] == [f"{value:.2f}" for value in (base, new, harmonic_mean(base, new))]
+
+    before = times(world)
+    assert call("--resume") == 0 and times(world) == before
+    assert call("--overwrite") == 0 and all(new > old for new, old in zip(times(world), before))
+
+    base_folder, new_folder = folders(world)
+    shutil.rmtree(base_folder / "prompt_learner")
+    shutil.rmtree(new_folder)
+    assert call() == 2  # an untrained model would be tested in its place
+    assert "has no folder prompt_learner/ to load from" in capsys.readouterr().err and not new_folder.exists()
+
+
+def test_logs_are_parsed(world, capsys):
+    """Catches: a log that the family's parsers cannot read."""
+    from clusterprompt.commands import logs
+
+    call()
+    for folder, options in zip(folders(world), ([], ["--test-log"])):
+        capsys.readouterr()
+        assert logs.main([str(folder.parent), *options]) == 0
+        assert f"accuracy {read(folder)['accuracy']:.2f}"[:-1] in capsys.readouterr().out
+
+
+def test_other_settings_are_not_passed_off(world, monkeypatch, capsys):
+    """Catches: the numbers of one epoch printed as those of two."""
+    call()
+    monkeypatch.setenv("EPOCHS", "2")
+    assert call() == 2
+    said = capsys.readouterr().err
+    assert "OPTIM.MAX_EPOCH 1 -> 2" in said and "--overwrite" in said
+
+
+def test_a_method_that_learns_nothing(world):
+    """Catches: an evaluation that insists on a checkpoint that zero-shot CLIP has not."""
+    assert call(trainer="ZeroshotCLIP") == 0 and read(folders(world, "ZeroshotCLIP")[1])["accuracy"] >= 0
+
+
+def test_a_base_half_that_is_not_tested(world, capsys):
+    """Catches: a traceback after the training, for want of one of the two accuracies."""
+    assert call("TEST.NO_TEST", "True") == 0
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[3] == row[5] == "-" and float(row[4]) >= 0
+
+
+def test_missing_data_and_weights(world, monkeypatch, capsys, tmp_path):
+    """Catches: a newcomer without data or weights who is not told what works without."""
+    for key, value in (("DATA", tmp_path / "none"), ("BACKBONE", tmp_path / "none.pt")):
+        with monkeypatch.context() as patch:
+            patch.setenv(key, str(value))
+            assert call() == 2
+        said = capsys.readouterr().err
+        assert str(value) in said and len(said.splitlines()) == 1
+        assert "clusterprompt base2new --trainer CoOp --dataset shapes --seed 1" in said
+    assert not world.exists()
+
+
+def test_options_of_the_protocol_are_refused(world, capsys):
+    """Catches: --output-dir accepted and ignored."""
+    with pytest.raises(SystemExit) as stop:
+        call("--output-dir", "elsewhere")
+    assert stop.value.code == 2 and "set by the protocol" in capsys.readouterr().err
+
+
+def spec_of(trainer, dataset, **settings):
+    protocol = all_protocols()["base2new"]
+    leg = protocol.legs(Request(dataset))[0]
+    return RunSpec.of(leg, trainer, 1, protocol.yaml, **settings)
+
+
+def test_drawn_data_use_the_embedded_clip(monkeypatch):
+    """Catches: 350 MB of weights downloaded for 64 px drawings."""
+    monkeypatch.delenv("BACKBONE", raising=False)
+    assert spec_of("TAC", "shapes").backbone == "tiny"
+    assert spec_of("TAC", "caltech101").backbone == ""
+
+
+@pytest.mark.parametrize(
+    "backbone, trainer, given, expected",
+    [
+        ("tiny", "MaPLe", (), {"TRAINER.MAPLE.PROMPT_DEPTH": 9}),
+        ("tiny", "IVLP", ("TRAINER.IVLP.PROMPT_DEPTH_TEXT", "2"), {"TRAINER.IVLP.PROMPT_DEPTH_VISION": 9}),
+        ("tiny", "TAC", (), {}),
+        ("tiny", "CoOp", (), {}),
+        ("ViT-B/16", "MaPLe", (), {}),
+    ],
+)
+def test_depths_fit_the_embedded_clip(backbone, trainer, given, expected):
+    """Catches: a yaml of 9 layers that fails on the embedded 4, a depth that the user chose lost, or another backbone's
+    changed.
+    """
+    spec = spec_of(trainer, "shapes", backbone=backbone, pairs=given)
+    assert spec.deep_prompts() == expected
+    opts = spec.train_options().opts
+    assert {key: opts[opts.index(key) + 1] for key in expected} == {key: "-1" for key in expected}
