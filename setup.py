@@ -88,6 +88,9 @@ setup(
         "ftfy>=6.1",
         "regex>=2022.10",
         "packaging>=21.3",
+        "jinja2",  # these three come with torch, scikit-learn and yacs, in versions that suit them
+        "scipy",
+        "pyyaml",
         "setuptools<81",  # openai-clip imports pkg_resources, which later ones no longer carry
     ],
     extras_require={

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,25 @@ def test_settings_stay_out_of_packaging():
     """Catches: a build table in pyproject.toml, which makes pip fetch a build environment, or rules over setup.py."""
     text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     assert "[build-system]" not in text and "[project]" not in text
+
+
+IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+NO_REQUIREMENTS = {"clip", "clusterprompt", "dassl", "pkg_resources"}  # see setup.py; the last is setuptools
+
+
+def test_imports_are_declared():
+    """Catches: a package that is imported but that `pip install` brings only by luck, with another one."""
+    setup = (CHECKOUT / "setup.py").read_text(encoding="utf-8")
+    declared = set(re.findall(r'"([a-z0-9-]+)(?:[<>=]=?[\d.]+)?"[,\]]', setup))
+    missing = {}
+    for path in (path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - NO_REQUIREMENTS:
+                if IMPORTED_AS.get(name, name) not in declared:
+                    missing[name] = str(path.relative_to(CHECKOUT))
+    assert not missing
 
 
 # ------------------------------------------------------------------ types

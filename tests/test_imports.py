@@ -1,6 +1,7 @@
 """The layers: imports point one way, modules do not import each other in circles, the toolbox knows nothing of us."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def statements(tree: ast.AST, *, at_import: bool) -> list[ast.Import | ast.Impor
     return found
 
 
-def imported(path: Path, *, at_import: bool = False) -> set[str]:
+@functools.cache
+def imported(path: Path, *, at_import: bool = False) -> frozenset[str]:
     """Return the dotted names that a file imports: modules, or for ``from package import name`` also ``package.name``.
 
     Relative imports are resolved as in the installed package.
@@ -100,7 +102,7 @@ def imported(path: Path, *, at_import: bool = False) -> set[str]:
             # "from .. import measure" imports a module, "from ..measure import f" a name of one
             inner = f"{source}.{alias.name}"
             names.add(inner if inner in OURS or source == "clusterprompt" else source)
-    return names
+    return frozenset(names)
 
 
 def layer(name: str) -> str | None:

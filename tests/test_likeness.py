@@ -1,5 +1,6 @@
 """No code is written twice: not word for word in any two places, and not under other names."""
 
+import functools
 import io
 import keyword
 import re
@@ -28,8 +29,10 @@ DECLARATION = re.compile(r"n( : [^(]*)?( = (s|0|n|True|False|None|\( \)|\[ \]))?
 Lines = list[tuple[int, str]]  # line number, normalised text
 
 
-def tokens(source: str) -> Iterable[tuple[str, str, int]]:
-    """Yield kind, text and line of each token of code; imports, comments and docstrings left out."""
+@functools.cache
+def tokens(source: str) -> list[tuple[str, str, int]]:
+    """Return kind, text and line of each token of code; imports, comments and docstrings left out."""
+    found: list[tuple[str, str, int]] = []
     statement: list[tuple[str, str, int]] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
@@ -38,9 +41,9 @@ def tokens(source: str) -> Iterable[tuple[str, str, int]]:
         elif kind == "NEWLINE":
             docstring = [kind for kind, _, _ in statement] == ["STRING"]
             if statement and statement[0][1] not in ("import", "from") and not docstring:
-                yield from statement
-                yield "NEWLINE", "", token.start[0]
+                found += [*statement, ("NEWLINE", "", token.start[0])]
             statement = []
+    return found
 
 
 def lines(source: str) -> Lines:

@@ -233,6 +233,7 @@ def test_the_stand_in_needs_no_repairs():
     assert torch.optim.lr_scheduler._LRScheduler.__init__.__module__ == "torch.optim.lr_scheduler"
 
 
+@pytest.mark.slow
 def test_real_dassl_is_made_to_run(tmp_path):
     """Catches: one of the four repairs missing; a package that stays replaced after real Dassl's import."""
     package = tmp_path / "dassl"

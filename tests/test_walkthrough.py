@@ -93,6 +93,7 @@ def test_is_in_the_table(checkout, monkeypatch, capsys):
     assert "LinearProbe" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_contract_covers_it(checkout, tmp_path, monkeypatch):
     """Catches: a contract that a method written by the document breaks, or tests that go by a list of names."""
     import golden_clip

@@ -26,12 +26,14 @@ def test_is_openai_clip_of_the_stated_geometry(tiny):
     assert tiny.visual.input_resolution == GEOMETRY[1] == 64 and len(tiny.transformer.resblocks) == GEOMETRY[9]
 
 
+@pytest.mark.slow
 def test_small_and_exact_in_half_precision():
     """At most 4 MB in the repository, and the fp16 modes lose nothing of the weights."""
     assert WEIGHTS.stat().st_size <= 4 * 2**20
     assert all(torch.equal(value, value.half().float()) for value in embedded_state_dict().values())
 
 
+@pytest.mark.slow
 def test_unused_rows_are_rebuilt_alike():
     """A name made of words that pretraining never saw must get the same embedding on every machine."""
     first, second = (embedded_state_dict()["token_embedding.weight"] for _ in range(2))
@@ -40,6 +42,7 @@ def test_unused_rows_are_rebuilt_alike():
     assert unseen[:4].tolist() == [-0.0269775390625, 0.005126953125, -0.0013427734375, -0.0111083984375]
 
 
+@pytest.mark.slow
 def test_zero_shot_accuracy_leaves_room(tiny):
     """Catches: a wrong template, normalisation or damaged weights: 40 to 70 % on base and new (chance is 5 %)."""
     for classes in (shapes.BASE, shapes.NEW):

@@ -52,6 +52,7 @@ def test_vision_against_plain(clip, depth, images, masked):
     assert_same(encoders.encode_image(clip, x, prompts, mask), plain.encode_image(clip, x, prompts, mask), prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [None, 3])
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_text_against_plain(clip, depth, images):
@@ -61,6 +62,7 @@ def test_text_against_plain(clip, depth, images):
     assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [None, 1, 2])
 @pytest.mark.parametrize("given", ["p-c", "pc-", "pcp", "c", "cpc", "p-p", "ppc"])
 def test_text_with_prompts_of_classes(clip, given, images):

@@ -120,6 +120,7 @@ def test_table_fits_the_data_set(name):
     assert "{" not in source.by_hand.format(folder="F", root="R")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_prepare_every_data_set(name, serve, tmp_path, monkeypatch, capsys):
     """Catches: images or lists unpacked to where the loader does not look; a second call that fetches again; a root

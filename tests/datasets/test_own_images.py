@@ -534,6 +534,7 @@ def write_yaml(path, **settings):
     return path
 
 
+@pytest.mark.slow
 def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
     """Catches: a yaml outside of the checkout, its root, its template or its descriptions without effect; another
     folder's results passed off.

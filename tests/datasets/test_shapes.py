@@ -72,6 +72,7 @@ def test_classes_are_spread_over_both_halves():
         )
 
 
+@pytest.mark.slow
 def test_written_on_first_use_and_read_again(tmp_path):
     """The first use writes; the second must read the very same files; sizes and halves are as documented."""
     base = FewShapes(config(tmp_path))
@@ -99,6 +100,7 @@ def prepare(root):
     FewShapes(config(root))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(tmp_path):
     """Two processes that start together must both end with the complete set."""
     processes = [multiprocessing.get_context("fork").Process(target=prepare, args=(tmp_path,)) for _ in range(2)]
@@ -125,6 +127,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_folder_in_the_way(tmp_path):
     """Somebody else's folder of that name is neither used nor removed."""
     (tmp_path / "few_shapes").mkdir()
@@ -134,6 +137,7 @@ def test_folder_in_the_way(tmp_path):
     assert (tmp_path / "few_shapes" / "mine.txt").read_text() == "keep"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cls", [shapes.ShapesOutline, shapes.ShapesNoise, shapes.ShapesBackground, shapes.ShapesLowRes]
 )
@@ -156,6 +160,7 @@ def test_cross_targets(cls, count, tmp_path, monkeypatch):
     assert target.num_classes == count and set(target.classnames).isdisjoint(shapes.CLASSES) and "{}" in cls.template
 
 
+@pytest.mark.slow
 def test_pictures_of_another_version_are_refused(tmp_path):
     """Pictures drawn by an older version have the same names and give other numbers."""
     FewShapes(config(tmp_path))

@@ -80,6 +80,7 @@ def charts(reader) -> list:
     return [base64.b64decode(uri.split(",")[1]).decode() for uri in uris]
 
 
+@pytest.mark.slow
 def test_no_network(report):
     """Catches: a script, font or picture from elsewhere, also inside the charts."""
     assert not report.open and not {tag for tag, _ in report.tags} & {"script", "iframe", "object", "base"}

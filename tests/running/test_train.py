@@ -12,6 +12,8 @@ import pytest
 from clusterprompt.commands import train as commands_train
 from clusterprompt.running import train as running_train
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

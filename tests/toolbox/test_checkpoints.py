@@ -215,6 +215,7 @@ save_checkpoint({"state_dict": {"w": torch.full((999,), 2.0)}, "epoch": 2}, fold
 """
 
 
+@pytest.mark.slow
 @toolbox_only
 def test_kill_during_save_leaves_the_old_checkpoint(tmp_path):
     """Fault: a job killed while it writes over its checkpoint loses the run."""

@@ -505,6 +505,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @toolbox_only
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_run_equals_an_uninterrupted_one(cfg, tmp_path, case):
@@ -614,6 +615,7 @@ Killed(toy_cfg(sys.argv[1], sys.argv[2], "TRAIN.CHECKPOINT_FREQ", 1, "TEST.NO_TE
 """
 
 
+@pytest.mark.slow
 @toolbox_only
 def test_run_killed_while_saving_resumes_to_the_same_weights(cfg, pictures, tmp_path):
     """Fault: kill -9 between two files of a checkpoint leaves a run that cannot go on."""

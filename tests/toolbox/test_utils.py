@@ -146,6 +146,7 @@ def test_log_is_a_good_stdout(tmp_path, capfd):
     assert "after close" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @toolbox_only
 @pytest.mark.parametrize("end", ["os._exit(3)", "sys.stdout.flush(); sys.stdout.close(); os._exit(3)"])
 def test_log_survives_os_exit(tmp_path, end):

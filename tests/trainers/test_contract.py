@@ -52,6 +52,7 @@ def test_two_steps(name, build):
     assert not still, f"not learned: {still}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_evaluation_is_repeatable_and_in_order(name, build):
     """Evaluating twice gives the same logits, with and without the classes' features kept, and one row an image."""
@@ -63,6 +64,7 @@ def test_evaluation_is_repeatable_and_in_order(name, build):
         torch.testing.assert_close(trainer.classify(IMAGES), first, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNING)
 def test_save_and_load_on_other_classes(name, build, tmp_path):
     """What was learned on base reaches a trainer for the new classes: all of the learner, and nothing else, travels."""
@@ -85,6 +87,7 @@ def test_save_and_load_on_other_classes(name, build, tmp_path):
     torch.testing.assert_close(logits(same), logits(trainer), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["amp", "fp16"])
 @pytest.mark.parametrize("name", METHODS)
 def test_precisions(name, precision, build):
@@ -97,6 +100,7 @@ def test_precisions(name, precision, build):
     assert (logits(single) - logits(low)).abs().max() < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_run_to_the_end(name, build, tmp_path):
     """Training and testing through Dassl's own loop leaves the record that scripts read."""

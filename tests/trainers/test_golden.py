@@ -8,6 +8,8 @@ from support import decode, rename
 
 from clusterprompt.clip_patches.clustering import spherical_kmeans
 
+pytestmark = pytest.mark.slow
+
 
 def draws_dropout_as_recorded() -> bool:
     """Tell whether this torch draws dropout masks as the one that recorded did; older ones do not."""

@@ -11,6 +11,8 @@ from clusterprompt.trainers.base import unit
 from clusterprompt.trainers.parts.averaging import WeightAverage
 from clusterprompt.trainers.parts.feature_cache import FeatureCache
 
+pytestmark = pytest.mark.slow
+
 DESCRIPTIONS = {"face": ["a head.", "eyes and a mouth."], "leopard": ["a cat with dots."]}
 
 
@@ -84,6 +86,7 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
 # ------------------------------------------------------------------ TAC
 
 
+@pytest.mark.slow
 def test_tac_resumes_to_the_same_weights(build, tmp_path):
     """Catches: a resumed run that ends with other weights than an uninterrupted one, its average included."""
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1)

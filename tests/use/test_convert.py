@@ -15,6 +15,7 @@ from clusterprompt.commands import convert
 OFFICIAL = ("coop", "cocoop", "kgcoop", "vpt", "ivlp", "maple", "promptsrc", "tac")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_checkpoints(name, build, tmp_path, capsys):
     """Catches: a method guessed wrongly, an entry lost or misnamed, CLIP left in; the recorded logits must come out of
@@ -46,6 +47,7 @@ def test_official_checkpoints(name, build, tmp_path, capsys):
         )
 
 
+@pytest.mark.slow
 def test_own_run(build, tmp_path):
     """Catches: metadata that are not the run's, or a file that MODEL.INIT_WEIGHTS does not take."""
     trainer = build("TAC", output=tmp_path / "run")
@@ -99,6 +101,7 @@ def test_what_cannot_be_converted(build, tmp_path, capsys):
     assert "exists already" in fails(capsys, path, tmp_path / "out", "--trainer", "CoOp")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(dassl, "IMPLEMENTATION"), reason="real Dassl trusts its checkpoint files")
 def test_nothing_in_a_checkpoint_is_run(tmp_path):
     """Catches: full unpickling of a file from the internet."""

@@ -11,6 +11,8 @@ from PIL import Image
 
 from clusterprompt.commands import pictures as command
 
+pytestmark = pytest.mark.slow
+
 
 def load():
     """Import the module that draws; it needs matplotlib."""

@@ -19,6 +19,8 @@ from clusterprompt.commands import predict
 from clusterprompt.registration import own_trainers
 from clusterprompt.use.images import decoded_batches, find
 
+pytestmark = pytest.mark.slow
+
 METHODS = [cls.__name__ for cls in own_trainers()]
 NEW = ["sea horse", "stop sign", "yin yang"]
 
@@ -63,6 +65,7 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_as_the_runs_own_test(name, finished_run, capsys, monkeypatch):
     """Catches: another transform, template, precision or checkpoint than the run's; a need for the data set; traces
