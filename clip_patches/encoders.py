@@ -166,7 +166,8 @@ def vision_attention(clip: CLIP, images: Tensor, prompts: Sequence[Tensor], mask
     layers = []
     for layer, block in enumerate(visual.transformer.resblocks):
         if layer < len(prompts):
-            x = torch.cat([x[:, :own], prompts[layer].expand(len(x), -1, -1)], dim=1)
+            # not len(x): it is a plain number, and an exported graph would take batches of that size alone
+            x = torch.cat([x[:, :own], prompts[layer].expand(x.shape[0], -1, -1)], dim=1)
         q, k, v = queries_keys_values(block, x)
         by_head = [y.float().unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for y in (q, k)]
         scores = by_head[0] @ by_head[1].transpose(-1, -2) / by_head[0].shape[-1] ** 0.5  # (B, heads, N, N)
@@ -254,7 +255,7 @@ def _as_prompts(prompts: Prompts, x: Tensor, blocks: Sequence[Block], tower: str
             f"the first and the last of the {len(prompts)} prompted {tower} layers must have prompts, "
             "and one of them has None"
         )
-    count, width = len(x), x.shape[-1]
+    count, width = x.shape[0], x.shape[-1]
     shapes = {tuple(p.shape) for p in prompts if p is not None and p.dim() < 4}
     by_class = {tuple(p.shape) for p in prompts if p is not None and p.dim() > 3}
     every = shapes | by_class
