@@ -112,7 +112,7 @@ def metadata(trainer: PromptTrainer) -> dict[str, str]:
     }
 
 
-def preprocessing(cfg) -> dict[str, Any]:
+def preprocessing(cfg: Any) -> dict[str, Any]:
     """Return the steps from an RGB image to the model's input, in this order.
 
     Resize the shorter side, crop the centre, scale to 0..1, subtract the mean, divide by the standard deviation.
