@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import guarded
-from .options import add_output, add_overwrite, add_seeds, parser_for, seeds_label, split_pairs
+from .options import add_output, add_overwrite, add_seeds, parser_for, seeds_label, run_with_pairs
 
 # Name of each variant: the settings it changes; "full" is the method as its yaml has it (K 4, M 32, n 1; 5 centres).
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -66,9 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
-    words, pairs = split_pairs(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(words)
-    return guarded(lambda: run(args, pairs), with_traceback=args.traceback, go_on="the same command goes on from here")
+    return run_with_pairs(argv, build_parser(), run)
 
 
 def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:

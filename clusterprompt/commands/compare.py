@@ -17,16 +17,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import guarded
 from .options import (
     add_output,
     add_overwrite,
     add_seeds,
     add_trainers,
-    chosen_trainers,
     parser_for,
     seeds_label,
-    split_pairs,
+    run_with_pairs,
 )
 
 FACTS = ("parameters", "s/epoch", "peak MB")
@@ -45,16 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
-    words, pairs = split_pairs(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(words)
-    return guarded(lambda: run(args, pairs), with_traceback=args.traceback, go_on="the same command goes on from here")
+    return run_with_pairs(argv, build_parser(), run)
 
 
 def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     """Run what is missing, print and write the table; return the exit code."""
     from ..record.names import dataset_label
     from ..record.protocols import SHOTS
-    from ..running.budget import method
+    from ..running.budget import chosen_trainers, method
     from ..running.spec import Environment, check_dataset, is_drawn, output_root
     from .comparison import Comparison
 

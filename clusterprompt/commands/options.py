@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..trainers.base import PromptTrainer
+from .errors import guarded
 
 SEEDS = (1, 2, 3)
 
@@ -31,7 +30,9 @@ def parser_for(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_trainers(parser: argparse.ArgumentParser, *, default: Sequence[str] | None = None, required=False) -> None:
+def add_trainers(
+    parser: argparse.ArgumentParser, *, default: Sequence[str] | None = None, required: bool = False
+) -> None:
     """Add ``--trainers``, also known as ``--methods``."""
     words = "methods by name, or all" + (f"; default: {' '.join(default)}" if default else "")
     parser.add_argument(
@@ -61,31 +62,29 @@ def add_run(parser: argparse.ArgumentParser, what: str = "output folder of a tra
     parser.add_argument("--run", required=True, type=Path, metavar="FOLDER", help=what)
 
 
-def known_trainers() -> dict[str, type[PromptTrainer]]:
-    """Return the methods of this package by name."""
-    from .. import dassl_compat, registration
-
-    dassl_compat.prepare()
-    return {cls.__name__: cls for cls in registration.own_trainers()}
-
-
-def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
-    """Return the classes of the methods that ``--trainers`` names; all where it is left out.
-
-    Raises:
-        ValueError: There is no such method.
-    """
-    known = known_trainers()
-    names = list(known) if names is None or "all" in names else list(dict.fromkeys(names))
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"no trainer {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
-    return [known[name] for name in names]
-
-
 def seeds_label(seeds: Sequence[int]) -> str:
     """Write a number of seeds."""
     return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
+
+def run_with_pairs(
+    argv: Sequence[str] | None,
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace, Sequence[str]], int],
+) -> int:
+    """Parse a command line that may hold KEY VALUE pairs, and do its work.
+
+    Args:
+        argv: Words of the command line; None for this process's.
+        parser: Parser of the words that are not pairs.
+        run: Takes what was parsed, and the pairs; returns the exit code.
+
+    Returns:
+        The exit code.
+    """
+    words, pairs = split_pairs(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
+    return guarded(lambda: run(args, pairs), with_traceback=args.traceback, go_on="the same command goes on from here")
 
 
 def split_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 
 from ..record import folder as run_folder
 from ..record.protocols import DATASETS, FEW_SHOTS, SHOTS, all_protocols
-from .errors import guarded
-from .options import add_output, add_overwrite, add_seeds, add_trainers, chosen_trainers, parser_for, split_pairs
+from .options import add_output, add_overwrite, add_seeds, add_trainers, parser_for, run_with_pairs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,16 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
-    words, pairs = split_pairs(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    args = parser.parse_args(words)
-    if args.opts:
-        parser.error(f"unknown words: {' '.join(args.opts)}; KEY VALUE pairs have keys such as OPTIM.LR")
-    return guarded(
-        lambda: run(args, pairs),
-        with_traceback=args.traceback,
-        go_on="the same command goes on from here",
-    )
+    return run_with_pairs(argv, build_parser(), run)
 
 
 def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
@@ -83,6 +73,8 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     from ..running.sweep import carry_out
     from .tables import campaign_tables
 
+    if args.opts:
+        raise ValueError(f"unknown words: {' '.join(args.opts)}; KEY VALUE pairs have keys such as OPTIM.LR")
     campaign = campaign_of(args, pairs)
     # Two transfers share their training runs.
     jobs = list({job.log: job for plan in campaign.jobs().values() for job in plan}.values())
@@ -95,12 +87,13 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def campaign_of(args: argparse.Namespace, pairs: Sequence[str]):
+def campaign_of(args: argparse.Namespace, pairs: Sequence[str]) -> Campaign:
     """Return the parsed command line as a value.
 
     Raises:
         ValueError: A name or a number is not allowed.
     """
+    from ..running.budget import chosen_trainers
     from ..running.campaign import Campaign
     from ..running.spec import Environment, output_root
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .spec import Environment, is_drawn
@@ -43,6 +44,28 @@ class Method(NamedTuple):
     epochs: int | None = None
     guess: float = 60.0
     settings: tuple[str, ...] = ()
+
+
+def known_trainers() -> dict[str, type[PromptTrainer]]:
+    """Return the methods of this package by name."""
+    from .. import dassl_compat, registration
+
+    dassl_compat.prepare()
+    return {cls.__name__: cls for cls in registration.own_trainers()}
+
+
+def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
+    """Return the classes of the methods that ``--trainers`` names; all where it is left out.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    known = known_trainers()
+    names = list(known) if names is None or "all" in names else list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no trainer {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def method(cls: type[PromptTrainer], dataset: str) -> Method:
