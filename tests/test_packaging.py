@@ -187,7 +187,7 @@ def test_programs_run_in_an_empty_folder(installed, tmp_path):
     from PIL import Image
 
     command = [installed.with_name("clusterprompt")]
-    run([*command, "demo", "--output", "demo"], tmp_path, EPOCHS="1", SHOTS="1")
+    run([*command, *"demo --epochs 1 --shots 1 --seeds 1 --output demo".split()], tmp_path)
     words = "run --protocol base2new --trainers TAC --datasets shapes --seeds 1 --output output".split()
     run([*command, *words], tmp_path, EPOCHS="1", SHOTS="1")
     (result,) = (tmp_path / "output").glob("base2new/train_base/shapes/shots_1/TAC/*/seed1/result.json")

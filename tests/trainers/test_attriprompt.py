@@ -84,7 +84,6 @@ def slow_losses(trainer, images, labels):
     return {"i2t": s.IMAGE_TO_TEXT * i2t, "t2i": s.ALPHA * t2i, "text": s.LAMBDA * regular, "key": s.KEY * distance}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [(), (f"{NODE}.POOL", "shared"), (f"{NODE}.TOP_K", 2, f"{NODE}.N_CTX", 2, f"{NODE}.N_CLUSTERS", 3)]
 )
@@ -143,7 +142,6 @@ def test_streams_reduce_to_info_nce(build):
     torch.testing.assert_close(trainer.text_to_image(image, text, same), -F.log_softmax(logits, 1).mean())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key, term", [("IMAGE_TO_TEXT", "i2t"), ("ALPHA", "t2i"), ("LAMBDA", "text"), ("KEY", "key")])
 def test_switches(key, term, build):
     """A weight of 0 takes a term away; twice the weight doubles it."""
@@ -207,7 +205,6 @@ def test_more_keys_than_centroids(build):
     assert bool((moved >= 100).all()) and bool((moved < 200).all())
 
 
-@pytest.mark.slow
 def test_keys_are_started_once(build, tmp_path):
     """Not when training goes on, not over loaded weights, not when random keys are asked for."""
     calls = []
@@ -224,7 +221,6 @@ def test_keys_are_started_once(build, tmp_path):
     assert calls == []
 
 
-@pytest.mark.slow
 def test_resume_ends_with_the_same_weights(build, tmp_path):
     """An interrupted run with kept views must end as an uninterrupted one."""
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1, f"{NODE}.CACHE_VIEWS", 2)
@@ -247,7 +243,6 @@ def test_resume_ends_with_the_same_weights(build, tmp_path):
         assert torch.equal(value, resumed.learner.state_dict()[name]), name
 
 
-@pytest.mark.slow
 def test_same_seed_same_run(build, tmp_path):
     """Two runs of one seed end with the same bits and the same record of what was retrieved; another seed does not."""
     runs = []

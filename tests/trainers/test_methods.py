@@ -86,7 +86,6 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
 # ------------------------------------------------------------------ TAC
 
 
-@pytest.mark.slow
 def test_tac_resumes_to_the_same_weights(build, tmp_path):
     """Catches: a resumed run that ends with other weights than an uninterrupted one, its average included."""
     options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1)

@@ -88,7 +88,6 @@ def test_class_texts(name, finished_run, tmp_path, capsys):
     assert json.loads(about["preprocessing"])["crop"] == [64, 64]
 
 
-@pytest.mark.slow
 def test_the_lines_of_the_docs(finished_run, backbone, tmp_path, capsys, monkeypatch):
     """Catches: lines in docs/use.md that do not run with plain CLIP, or answer otherwise than the run itself."""
     folder, trainer = finished_run("CoOp")

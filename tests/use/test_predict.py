@@ -65,7 +65,6 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_as_the_runs_own_test(name, finished_run, capsys, monkeypatch):
     """Catches: another transform, template, precision or checkpoint than the run's; a need for the data set; traces
