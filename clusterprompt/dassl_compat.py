@@ -30,7 +30,7 @@ WAY_OUT = (
 )
 
 
-def prepare():
+def prepare() -> None:
     """Arrange what real Dassl needs; do nothing for the stand-in. May be called any number of times.
 
     Raises:
@@ -44,7 +44,7 @@ def prepare():
     folder = Path(spec.origin).parent if spec.origin else None
     if folder is None or not (folder / "engine").is_dir():
         raise ImportError(
-            f"Package 'dassl' at {spec.origin or list(spec.submodule_search_locations)} is not Dassl.pytorch. {WAY_OUT}"
+            f"Package 'dassl' at {spec.origin or list(spec.submodule_search_locations or [])} is not Dassl.pytorch. {WAY_OUT}"
         )
     if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
@@ -59,9 +59,9 @@ def prepare():
         _stand_in_for("gdown")
 
 
-def is_stand_in(spec) -> bool:
+def is_stand_in(spec: importlib.machinery.ModuleSpec) -> bool:
     """Tell the stand-in from real Dassl by its marker ``IMPLEMENTATION``, without importing it."""
-    return bool(spec.origin) and "IMPLEMENTATION" in Path(spec.origin).read_text(encoding="utf-8")
+    return spec.origin is not None and "IMPLEMENTATION" in Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _accept_verbose():

@@ -94,6 +94,16 @@ def clip_file(tmp_path_factory):
 
 
 @pytest.fixture
+def small_runs(monkeypatch, caltech_root, clip_file, tmp_path):
+    """An environment in which a run takes a second; returns the folder of all results."""
+    values = {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 1, "SHOTS": 2, "OUTPUT": tmp_path / "out"}
+    for key, value in values.items():
+        monkeypatch.setenv(key, str(value))
+    monkeypatch.delenv("CFG", raising=False)
+    return tmp_path / "out"
+
+
+@pytest.fixture
 def cfg_for(caltech_root):
     """A function that makes the config of a data set: ``cfg_for(root=..., shots=..., seed=..., subsample=...)``."""
     from dassl.config import get_cfg_default

@@ -29,7 +29,7 @@ def load(name, path):
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch, caltech_root, clip_file):
+def checkout(tmp_path, monkeypatch, small_runs):
     """A folder with the files of the walk-through, found as if they lay in the checkout; runs of a second."""
     import clusterprompt.trainers
 
@@ -40,14 +40,6 @@ def checkout(tmp_path, monkeypatch, caltech_root, clip_file):
     monkeypatch.setattr(
         clusterprompt.trainers, "__path__", [*clusterprompt.trainers.__path__, str(tmp_path / "trainers")]
     )
-    for key, value in {
-        "DATA": caltech_root,
-        "BACKBONE": clip_file,
-        "EPOCHS": 1,
-        "SHOTS": 2,
-        "OUTPUT": tmp_path / "out",
-    }.items():
-        monkeypatch.setenv(key, str(value))
     yield tmp_path
     sys.modules.pop("clusterprompt.trainers.linearprobe", None)
     vars(clusterprompt.trainers).pop("linearprobe", None)

@@ -17,9 +17,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .options import add_output, add_overwrite, add_seeds, parser_for, seeds_label, run_with_pairs
+from .options import add_output, add_overwrite, add_seeds, parser_for, run_with_pairs, seeds_label
+
+if TYPE_CHECKING:
+    from ..results.tables import Table
 
 # Name of each variant: the settings it changes; "full" is the method as its yaml has it (K 4, M 32, n 1; 5 centres).
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -125,7 +128,7 @@ def slug(variant: str) -> str:
     return re.sub(r"\W+", "_", variant)
 
 
-def write(table, args: argparse.Namespace, variants: Sequence[str], stem: Path) -> None:
+def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem: Path) -> None:
     """Print the table; write it as text, CSV and JSON."""
     from tabulate import tabulate
 

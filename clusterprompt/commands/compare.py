@@ -23,8 +23,8 @@ from .options import (
     add_seeds,
     add_trainers,
     parser_for,
-    seeds_label,
     run_with_pairs,
+    seeds_label,
 )
 
 FACTS = ("parameters", "s/epoch", "peak MB")

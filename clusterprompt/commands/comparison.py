@@ -15,6 +15,7 @@ from ..record.files import atomic_path, write_text
 from ..record.protocols import Request, all_protocols
 from ..record.result import RunRecord
 from ..results import formats
+from ..results.tables import Table
 from ..running.budget import Method
 from ..running.engine import Failure
 from ..running.plan import Job, plan
@@ -68,17 +69,19 @@ class Comparison:
         """Run what is missing; return what failed."""
         return carry_out(self.jobs(), overwrite=overwrite)
 
-    def table(self):
+    def table(self) -> Table:
         """Return the table of what is finished."""
         (table,) = (table for table in tables_of(str(self.output), self.jobs()) if table.data != "average")
         return table
 
-    def text(self, table, facts: Sequence[str], best: Callable[[str], str] | None = None, style: str = "simple") -> str:
+    def text(
+        self, table: Table, facts: Sequence[str], best: Callable[[str], str] | None = None, style: str = "simple"
+    ) -> str:
         """Write the table, sorted by HM."""
         headers, rows = formats.compact(table, COLUMNS, facts, seeds=self.seeds, best=best, sort_by_headline=True)
         return tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
 
-    def write(self, table, facts: Sequence[str], stem: Path, note: str) -> list[Path]:
+    def write(self, table: Table, facts: Sequence[str], stem: Path, note: str) -> list[Path]:
         """Write the table as CSV, JSON (with the single runs) and Markdown; return the files."""
         flat = formats.flat(table, COLUMNS, facts)
         stem.parent.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..record import folder as run_folder
 from ..record.protocols import DATASETS, FEW_SHOTS, SHOTS, all_protocols
 from .options import add_output, add_overwrite, add_seeds, add_trainers, parser_for, run_with_pairs
+
+if TYPE_CHECKING:
+    from ..running.campaign import Campaign
 
 
 def build_parser() -> argparse.ArgumentParser:

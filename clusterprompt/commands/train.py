@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
+from ..running.options import TrainOptions
 from .errors import guarded
 from .options import parser_for
 
@@ -64,10 +65,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def train_options(args: argparse.Namespace):
+def train_options(args: argparse.Namespace) -> TrainOptions:
     """Return the parsed command line as a value."""
-    from ..running.options import TrainOptions
-
     return TrainOptions(**{each.name: getattr(args, each.name) for each in fields(TrainOptions)})
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .history import Step, earlier_history, epoch_entry
 from .predictions import Predictions
 from .result import RunRecord, task_of
 from .tracking import WandbRun
-
-if TYPE_CHECKING:
-    from ..trainers.base import PromptTrainer
 
 
 class Recorder:
@@ -29,7 +26,7 @@ class Recorder:
         predictions: Collects the evaluation in progress.
     """
 
-    def __init__(self, trainer: PromptTrainer):
+    def __init__(self, trainer: Any):
         self.status = "finished"
         self.trained_on: dict | None = None
         self.history: list[dict] = []

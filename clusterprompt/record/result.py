@@ -7,15 +7,12 @@ import math
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import get, keys
 from . import measure
 from .files import write_text
 from .predictions import Prediction, read_predictions
-
-if TYPE_CHECKING:
-    from ..trainers.base import PromptTrainer
 
 FILE = "result.json"
 commit = lru_cache(measure.commit)  # of the code that this process has imported; the record is written after each epoch
@@ -142,7 +139,7 @@ class RunRecord:
 
     # ------------------------------------------------------------------ writing
     @classmethod
-    def of(cls, trainer: PromptTrainer) -> RunRecord:
+    def of(cls, trainer: Any) -> RunRecord:
         """Build the record of a running or finished trainer."""
         cfg, learner = trainer.cfg, trainer.learner
         recorder = trainer.recorder
@@ -202,7 +199,7 @@ class RunRecord:
         """Read the run's ``predictions.csv``; see :func:`.predictions.read_predictions`."""
         return read_predictions(folder, len(self.classnames))
 
-    def changed_settings(self, cfg) -> list[str]:
+    def changed_settings(self, cfg: Any) -> list[str]:
         """Return the settings in which this run differs from ``cfg``, as "KEY old -> new".
 
         Settings that do not change the numbers of a run do not count, nor do those of other methods.
@@ -236,7 +233,7 @@ LOCAL_SETTINGS = (
 )
 
 
-def task_of(cfg) -> dict:
+def task_of(cfg: Any) -> dict[str, Any]:
     """Return what a model is trained on by a config: data set, half of the classes, shots, seed."""
     return {
         "dataset": cfg.DATASET.NAME,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import matplotlib
@@ -65,7 +66,7 @@ class Chart(NamedTuple):
     svg: str
 
 
-def styled():
+def styled() -> AbstractContextManager[None]:
     """Return the context in which charts are drawn and saved."""
     return matplotlib.rc_context(STYLE)
 

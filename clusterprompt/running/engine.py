@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,7 +203,7 @@ def why(log: Path, code: int) -> str:
     return lines[-1].strip() if lines else f"it ended with code {code}"
 
 
-def draw_data(names) -> None:
+def draw_data(names: Iterable[str]) -> None:
     """Let drawn data sets write themselves before several processes would do so at once.
 
     Args:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..record import folder as run_folder
 from ..record.result import RunRecord
 from .options import TrainOptions
 
 
-def prepare_output(options: TrainOptions, cfg) -> str:
+def prepare_output(options: TrainOptions, cfg: Any) -> str:
     """Decide what becomes of the output folder.
 
     Returns:

@@ -20,7 +20,7 @@ from .output import prepare_output
 from .spec import data_root, find_config
 
 
-def train(options: TrainOptions):
+def train(options: TrainOptions) -> Any:
     """Do one run: train and test, or only evaluate.
 
     Nothing touches the output folder before everything that can fail at a start has passed.
@@ -53,7 +53,7 @@ def train(options: TrainOptions):
         return trainer
 
 
-def make_cfg(options: TrainOptions):
+def make_cfg(options: TrainOptions) -> Any:
     """Build the frozen config: defaults, data set's yaml, trainer's yaml, options, KEY VALUE pairs.
 
     Raises:
@@ -144,7 +144,7 @@ def _open_folder(cfg, head: str, clear: bool) -> None:
     write_text(Path(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump())
 
 
-def environment(cfg) -> str:
+def environment(cfg: Any) -> str:
     """Describe in one line the versions and the device of a run."""
     import dassl
     import torch

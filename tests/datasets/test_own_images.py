@@ -558,6 +558,28 @@ def test_a_yaml_of_ones_own(birds, base2new, tmp_path, capsys, monkeypatch):
     assert "DATASET.ROOT" in capsys.readouterr().err
 
 
+def zero_shot(root, output, *more):
+    """The command line of a zero-shot test of a folder of images."""
+    return [
+        "--trainer",
+        "ZeroshotCLIP",
+        "--config-file",
+        "configs/trainers/ZeroshotCLIP/basetonovel.yaml",
+        "--dataset-config-file",
+        "configs/datasets/image_folder.yaml",
+        "--root",
+        str(root),
+        "--eval-only",
+        "--backbone",
+        os.environ["BACKBONE"],
+        "--output-dir",
+        str(output),
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        *more,
+    ]
+
+
 def root_of(words):
     """The data root that a command line of `clusterprompt train` takes."""
     from clusterprompt.running.train import make_cfg
@@ -588,25 +610,7 @@ def test_root_of_a_yaml(tmp_path, monkeypatch):
 )
 def test_template(birds, base2new, capsys, template, works, tmp_path):
     """Catches: a template of the config without effect, or one that fails deep inside."""
-    words = [
-        "--trainer",
-        "ZeroshotCLIP",
-        "--config-file",
-        "configs/trainers/ZeroshotCLIP/basetonovel.yaml",
-        "--root",
-        str(birds),
-        "--eval-only",
-        "--dataset-config-file",
-        "configs/datasets/image_folder.yaml",
-        "--backbone",
-        os.environ["BACKBONE"],
-        "--output-dir",
-        str(tmp_path / "zs"),
-        "DATASET.TEMPLATE",
-        template,
-        "DATALOADER.NUM_WORKERS",
-        "0",
-    ]
+    words = zero_shot(birds, tmp_path / "zs", "DATASET.TEMPLATE", template)
     assert train.main(words) == (0 if works else 2)
     if works:
         assert read(tmp_path / "zs" / "result.json")["template"] == template
@@ -616,23 +620,7 @@ def test_template(birds, base2new, capsys, template, works, tmp_path):
 
 def test_an_image_that_breaks_later(birds, base2new, capsys):
     """Catches: a file that was fine when the split was made, broke since, and is not named."""
-    words = [
-        "--trainer",
-        "ZeroshotCLIP",
-        "--config-file",
-        "configs/trainers/ZeroshotCLIP/basetonovel.yaml",
-        "--root",
-        str(birds),
-        "--eval-only",
-        "--dataset-config-file",
-        "configs/datasets/image_folder.yaml",
-        "--backbone",
-        os.environ["BACKBONE"],
-        "--output-dir",
-        str(birds.parent / "o"),
-        "DATALOADER.NUM_WORKERS",
-        "0",
-    ]
+    words = zero_shot(birds, birds.parent / "o")
     train.main([*words, "--no-train"])
     for path in (birds / GROWN).iterdir():
         path.write_bytes(path.read_bytes()[:300])

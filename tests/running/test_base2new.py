@@ -12,18 +12,9 @@ from clusterprompt.running.spec import RunSpec
 
 
 @pytest.fixture
-def world(monkeypatch, caltech_root, clip_file, tmp_path):
-    """The environment of a base-to-new run of a second."""
-    for key, value in {
-        "DATA": caltech_root,
-        "BACKBONE": clip_file,
-        "EPOCHS": 1,
-        "SHOTS": 2,
-        "OUTPUT": tmp_path / "out",
-    }.items():
-        monkeypatch.setenv(key, str(value))
-    monkeypatch.delenv("CFG", raising=False)
-    return tmp_path / "out" / "base2new"
+def world(small_runs):
+    """Folder of base-to-new runs of a second."""
+    return small_runs / "base2new"
 
 
 def call(*words, trainer="CoOp", dataset="caltech101"):
