@@ -43,9 +43,8 @@ def prepare() -> None:
         return
     folder = Path(spec.origin).parent if spec.origin else None
     if folder is None or not (folder / "engine").is_dir():
-        raise ImportError(
-            f"Package 'dassl' at {spec.origin or list(spec.submodule_search_locations or [])} is not Dassl.pytorch. {WAY_OUT}"
-        )
+        place = spec.origin or list(spec.submodule_search_locations or [])
+        raise ImportError(f"Package 'dassl' at {place} is not Dassl.pytorch. {WAY_OUT}")
     if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "Real Dassl writes its curves with tensorboard, which is not installed: pip install tensorboard"

@@ -52,7 +52,7 @@ def new_environment(folder):
 
 def run(command, cwd, **environment):
     """Run a command on the CPU, without what leads to the checkout; return its output."""
-    left_out = {"PYTHONPATH", "DASSL", "DATA", "BACKBONE", "CFG", "OUTPUT", "EPOCHS", "SHOTS"}
+    left_out = {"PYTHONPATH", "DASSL", "DATA", "BACKBONE", "CFG", "OUTPUT", "EPOCHS", "SHOTS", "CLUSTERPROMPT_HOME"}
     environment = {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"}
     ran = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, env=environment)

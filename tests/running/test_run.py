@@ -160,9 +160,9 @@ def test_bad_arguments(calls, words, message, capsys):
 
 def test_words_that_are_no_pairs(calls, capsys):
     """Catches: a lower-case key that is dropped without a word."""
-    with pytest.raises(SystemExit) as stop:
-        run.main(["--trainers", "TAC", "--protocol", "base2new", "--seeds", "1", "--jobs", "1", "optim.lr", "1"])
-    assert stop.value.code == 2 and "optim.lr" in capsys.readouterr().err and not calls
+    words = ["--trainers", "TAC", "--protocol", "base2new", "--seeds", "1", "--jobs", "1", "optim.lr", "1"]
+    assert run.main(words) == 2
+    assert "optim.lr" in capsys.readouterr().err and not calls
 
 
 def test_bad_environment(calls, monkeypatch, capsys):
