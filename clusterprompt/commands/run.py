@@ -1,7 +1,7 @@
 """Run whole protocols: train and test what is missing, side by side, and print the tables.
 
     clusterprompt run --protocol all --trainers CoOp TAC AttriPrompt --datasets shapes --seeds 1 2 3
-    clusterprompt run --protocol base2new few_shot --trainers all --datasets caltech101 dtd --shots 1 4 16
+    clusterprompt run --protocol few_shot --trainers all --datasets caltech101 dtd --shots 1 4 16
     clusterprompt run --protocol cross_dataset domain_generalisation --source imagenet --trainers TAC --plan
 
 Settings are those of configs/trainers/<TRAINER>/<protocol's yaml>, then of the environment as for `clusterprompt
@@ -29,7 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = parser_for("run", __doc__)
     add = parser.add_argument
-    add("--protocol", "--protocols", nargs="+", required=True, choices=[*all_protocols(), "all"])
+    protocols = [*all_protocols(), "all"]
+    add(
+        "--protocol",
+        "--protocols",
+        nargs="+",
+        required=True,
+        choices=protocols,
+        metavar="NAME",
+        help=f"one or more of {', '.join(protocols)}",
+    )
     add_trainers(parser, required=True)
     add(
         "--datasets",
