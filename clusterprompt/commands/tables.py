@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..running.campaign import Campaign
     from ..running.plan import Job
 
-DRAWN = " A small drawn world and a small CLIP: the numbers compare with no published ones."
-
 
 def tables_of(output: str, jobs: Sequence[Job]) -> list:
     """Return the tables of the finished runs of a plan."""
@@ -53,5 +51,4 @@ def campaign_tables(campaign: Campaign) -> str:
     derived = [protocol.name for protocol in campaign.protocols]
     note += "; HM: harmonic mean of the mean base and new accuracy" * ("base2new" in derived)
     note += "; average: of the targets" * any(protocol.transfers for protocol in campaign.protocols)
-    drawn = DRAWN if campaign.is_drawn() else ""
-    return "".join(parts) + f"\n{note}.{drawn}\nFull tables and a report: clusterprompt results {campaign.output}"
+    return "".join(parts) + f"\n{note}.\nFull tables and a report: clusterprompt results {campaign.output}"

@@ -103,10 +103,6 @@ class Campaign:
             found += plan(protocol, request, methods, self.seeds, output=self.output, pairs=self.pairs)
         return found
 
-    def data(self, protocol: Protocol) -> list[str]:
-        """Return the data sets whose numbers a protocol's tables show."""
-        return [self.source, *self.targets_of(protocol)] if protocol.transfers else list(self.datasets)
-
     def headline(self) -> str:
         """Describe the campaign in one line."""
         over = []
@@ -117,10 +113,6 @@ class Campaign:
         names = ", ".join(cls.__name__ for cls in self.trainers)
         protocols = ", ".join(protocol.name for protocol in self.protocols)
         return f"{protocols} on {'; '.join(over)}: {names}; seeds {', '.join(map(str, self.seeds))}."
-
-    def is_drawn(self) -> bool:
-        """Tell whether all data are drawn, so that the numbers compare with no published ones."""
-        return all(is_drawn(name) for protocol in self.protocols for name in self.data(protocol))
 
 
 def _holds(names: Sequence[str], name: str) -> bool:

@@ -190,7 +190,7 @@ def test_everything(calls, capsys):
     assert all(call.overwrite == ("xd/test" in call.name) for call in calls)
     first = capsys.readouterr().out
     assert "60.0 +- 0.0  40.0 +- 0.0  48.0 +- 0.0" in first and "1 shot " in first
-    assert "average" in first and "no published ones" in first and "clusterprompt results" in first
+    assert "average" in first and "synthetic world" in first and "clusterprompt results" in first
     assert run.main(ALL) == 0
     second = capsys.readouterr().out
     assert len(calls) == 28 and "28 of 28 runs are finished already" in second
