@@ -53,13 +53,13 @@ def draw_data(root: Path) -> Path:
 
 
 def draw_clip(path: Path) -> Path:
-    """Save the state dict of a random CLIP; the width of its image tower, 768, is written into MaPLe's code."""
+    """Save the state dict of a random CLIP, of the widths 768 and 512 that are written into MaPLe's code."""
     import torch
 
     from clusterprompt.clip_patches.loading import untrained_clip
 
     torch.manual_seed(0)
-    torch.save(untrained_clip((32, 32, 2, 768, 16, 77, 49408, 64, 1, 2)).state_dict(), path)
+    torch.save(untrained_clip((32, 32, 2, 768, 16, 77, 49408, 512, 8, 2)).state_dict(), path)
     return path
 
 
