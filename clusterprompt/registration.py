@@ -87,11 +87,25 @@ def log_to_stdout(always: bool = False) -> Callable[[], None]:
 
 
 class _StdoutHandler(logging.StreamHandler):
-    """Write to the ``sys.stdout`` of the moment: Dassl's logger replaces it."""
+    """Write to the ``sys.stdout`` of the moment: Dassl's logger replaces it.
+
+    A host registers before it opens its log file, so messages marked ``repeat`` are written into that file as well.
+    """
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
         self.setFormatter(logging.Formatter("%(message)s"))
+        self._early: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message, after what an opened log file has missed."""
+        file = getattr(self.stream, "file", None)
+        if file is not None:
+            file.writelines(self._early)
+            self._early.clear()
+        elif getattr(record, "repeat", False):
+            self._early.append(self.format(record) + self.terminator)
+        super().emit(record)
 
     @property
     def stream(self):  # type: ignore[override]
@@ -129,5 +143,6 @@ def _register(registry: Any, classes: list, kind: str) -> list:
         kept.append(registry.get(cls.__name__))
     taken = [f"{holder.__name__} ({holder.__module__})" for holder, cls in zip(kept, classes) if holder is not cls]
     if taken:
-        logger.info("Already registered, so clusterprompt's %s of that name is not used: %s", kind, ", ".join(taken))
+        text = "Already registered, so clusterprompt's %s of that name is not used: %s"
+        logger.info(text, kind, ", ".join(taken), extra={"repeat": True})
     return kept

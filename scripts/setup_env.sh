@@ -43,7 +43,7 @@ _step() {
   fi
 }
 
-# What the installation depends on; another value means that it has to be looked at again.
+# What the installation depends on; with another value, pip goes through the requirements again.
 _fingerprint() { cat "$CHECKOUT/setup.py" "$CHECKOUT/toolbox/pyproject.toml" "$CHECKOUT/scripts/setup_env.sh" | cksum; }
 
 _make_venv() {
@@ -95,7 +95,9 @@ _setup() {
       return
     fi
   done
-  if [ -x "$VENV/bin/python" ] && [ "$(_fingerprint)" = "$(cat "$VENV/clusterprompt.stamp" 2>/dev/null)" ]; then
+  # Looked at on every call: a call with DASSL needs no stand-in, and a later one without does.
+  if [ -x "$VENV/bin/python" ] && [ "$(_fingerprint)" = "$(cat "$VENV/clusterprompt.stamp" 2>/dev/null)" ] &&
+    [ -z "$(_missing "$VENV/bin/python")" ]; then
     PYTHON="$VENV/bin/python"
     return
   fi

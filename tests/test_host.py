@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import dassl
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -184,6 +185,9 @@ def host(tmp_path):
     for name, text in HOST.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
+    if not hasattr(dassl, "IMPLEMENTATION"):  # real Dassl, which may lack what it imports: docs/plugin.md
+        script = tmp_path / "train.py"
+        script.write_text("from clusterprompt import dassl_compat\n\ndassl_compat.prepare()\n" + script.read_text())
     return tmp_path
 
 
@@ -212,7 +216,8 @@ def test_our_commands_in_a_checkout(host, caltech_root):
 def test_two_lines_in_a_checkout(host, caltech_root):
     """Catches: names that clash, folders that shadow ours or are shadowed, their edited CLIP in place of OpenAI's, a
     data set without template or digest that our trainers cannot take, checkpoints that their --model-dir does not
-    reach."""
+    reach; a log file without the names that stay the host's.
+    """
     tmp_path = host
     session = [
         words("TAC", caltech_root, "tac", "base"),
@@ -234,6 +239,8 @@ def test_two_lines_in_a_checkout(host, caltech_root):
     )
     assert "ours: clusterprompt.trainers.tac" in lines
     assert any("Already registered" in line and "CoOp (trainers.coop)" in line for line in lines)
+    before, learns, _ = (tmp_path / "tac" / "log.txt").read_text().partition("TAC learns")
+    assert learns and before.count("trainer of that name is not used: CoOp (trainers.coop)") == 1
 
     tac, new, attriprompt = (
         json.loads((tmp_path / out / "result.json").read_text()) for out in ("tac", "tac_new", "attriprompt")

@@ -57,6 +57,45 @@ def test_a_given_dassl_comes_first(tmp_path):
     assert ran.stdout.strip() == str(tmp_path / "dassl" / "__init__.py"), ran.stderr
 
 
+# What stands for the Python in .venv: complete but for dassl, which it has once its pip was asked for the toolbox, or
+# where PYTHONPATH is set.
+VENV_PYTHON = """#!/bin/sh
+here="$(dirname "$0")"
+case "$*" in
+  -\\ *) [ -n "$PYTHONPATH" ] || [ -e "$here/toolbox" ] || echo dassl ;;
+  *pip\\ install*/toolbox) touch "$here/toolbox" ;;
+esac
+"""
+
+
+def test_the_stand_in_after_a_call_with_dassl(tmp_path):
+    """Catches: a .venv that was made with DASSL=... and then takes a call without it for set up, though no dassl is
+    there: every later call ends in "Package 'dassl' is not importable".
+    """
+    for name in ("scripts/setup_env.sh", "setup.py", "toolbox/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(CHECKOUT / name, tmp_path / name)
+    real = tmp_path / "Dassl.pytorch"
+    (real / "dassl").mkdir(parents=True)
+    venv = tmp_path / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text(VENV_PYTHON)
+    (bare := tmp_path / "bare").write_text('#!/bin/sh\n[ "$1" = - ] && echo torch || exit 0\n')
+    for each in (venv / "python", bare):
+        each.chmod(0o755)
+
+    def call(**environment):
+        code = f'set -euo pipefail; source "{tmp_path}/scripts/setup_env.sh"; echo "uses $PYTHON"'
+        environment = {**os.environ, "PYTHON": str(bare), "PYTHONPATH": "", **environment}
+        ran = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout.splitlines()
+
+    assert call(DASSL=str(real))[-1] == f"uses {venv}/python" and not (venv / "toolbox").exists()
+    assert "  the stand-in for Dassl (toolbox)" in call() and (venv / "toolbox").exists()
+    assert call() == call(DASSL=str(real)) == [f"uses {venv}/python"]
+
+
 # ------------------------------------------------------------------ the doors
 
 

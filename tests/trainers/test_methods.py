@@ -121,7 +121,8 @@ def test_tac_averages_the_epochs(build, tmp_path):
     trainer.end_epoch = record
     trainer.train()
     torch.testing.assert_close(trainer.learner.ctx.detach(), (ends[0] + ends[1]) / 2)
-    saved = torch.load(tmp_path / "VLPromptLearner" / "model.pth.tar-2", weights_only=True)["state_dict"]["ctx"]
+    # Real Dassl's checkpoints hold its schedule, an object.
+    saved = torch.load(tmp_path / "VLPromptLearner" / "model.pth.tar-2", weights_only=False)["state_dict"]["ctx"]
     assert torch.equal(saved, trainer.learner.ctx)
 
 
