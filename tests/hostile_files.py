@@ -13,7 +13,7 @@ class _Evil(torch.nn.Module):
 
     def __init__(self, target: str, loops: bool = False):
         super().__init__()
-        self.target, self.loops = target, loops
+        self.target, self.loops, self.kept = target, loops, torch.zeros(6)
 
     @torch.jit.export
     def __getstate__(self):
@@ -25,8 +25,7 @@ class _Evil(torch.nn.Module):
         self.training = False
         while self.loops:
             self.training = False
-        written = torch.from_file(state[0], True, 5, dtype=torch.uint8)
-        written.copy_(torch.tensor([112, 119, 110, 101, 100], dtype=torch.uint8))
+        self.kept = torch.from_file(state[0], True, 6, dtype=torch.uint8).fill_(33)
 
     def forward(self, x):
         return x

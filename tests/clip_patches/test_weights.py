@@ -180,3 +180,12 @@ def test_other_files(weights_file, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="not a regular file"):
         weights.load_data("/dev/zero")
+
+
+def test_hostile_files_are_hostile(tmp_path):
+    """Catches: hostile files of these tests that would do no harm to a program that trusts them."""
+    archive = evil_script(tmp_path / "script.pt", tmp_path / "first")
+    torch.jit.load(str(archive))
+    assert (tmp_path / "first").read_bytes() == b"!!!!!!"
+    torch.load(evil_pickle(tmp_path / "pickle.pt", tmp_path / "second"), weights_only=False)
+    assert (tmp_path / "second").exists()
