@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from ..record.files import write_bytes
+from ..record.names import printable
 from .fetch import DRIVE, FetchError, differs, fetch, megabytes
 from .inventory import Inventory, catalogue, look
 from .sources import SOURCES, File, Source
@@ -84,7 +85,7 @@ def _prepare_one(found: Inventory, data_sets: dict[str, Any], root: Path) -> boo
     found = look(name, cls, root)
     print(f"{name}: {'complete' if found.complete else 'incomplete: ' + '; '.join(found.problems)}")
     for failure in failures:
-        print("  " + failure.replace("\n", "\n  "))
+        print("  " + printable(failure, keep="\n").replace("\n", "\n  "))
     if not found.complete and found.source.by_hand and found.too_few:
         print(found.source.by_hand.format(folder=found.folder, root=root).rstrip())
     elif not found.complete and not (found.source.lists or found.source.archives):
@@ -119,7 +120,7 @@ def _fetch_archive(archive: File, folder: Path) -> None:
                 f"{placed} is not the expected archive, or cut short: {wrong}. Put the right one there, or remove it."
             )
         print(f"Unpacking {placed}")
-        unpack(placed, folder, archive.take, archive.inner)
+        unpack(placed, folder, archive.take, archive.inner, archive.size)
         return
     if not archive.urls:
         return  # the steps by hand are printed later
@@ -136,10 +137,10 @@ def _fetch_archive(archive: File, folder: Path) -> None:
                 )
             print(f"Fetching {archive.name}")
             fetch(archive.urls, path, archive.checksum)
-        unpack(path, folder, archive.take, archive.inner)
+        unpack(path, folder, archive.take, archive.inner, archive.size)
         path.unlink()
     except UnpackError as error:
-        path.unlink()
+        path.unlink(missing_ok=True)
         raise UnpackError(f"{error} The archive was removed.") from error
     finally:
         if not any(downloads.iterdir()):
