@@ -14,6 +14,8 @@ from .inventory import Inventory, catalogue, look
 from .sources import SOURCES, File, Source
 from .unpack import UnpackError, unpack
 
+LARGEST_LIST = 1 << 28  # bytes of a split file or a list of names; the largest known has 60 MB
+
 
 def prepare(data_sets: dict[str, Any], root: Path) -> bool:
     """Prepare data sets, one after the other; a failure does not stop the next one.
@@ -101,6 +103,16 @@ def _try(failures: list[str], step: Callable[[], None]) -> None:
         failures.append(str(error))
 
 
+def largest_download(archive: File, free: int) -> int:
+    """Return the number of bytes after which a server has gone wrong.
+
+    Args:
+        archive: File to fetch.
+        free: Free bytes of the disk; a file of unknown size gets half of them.
+    """
+    return archive.size + archive.size // 4 + (1 << 20) if archive.size else max(1, free // 2)
+
+
 def _fetch_list(file: File, target: Path, root: Path) -> None:
     """Fetch a list, or copy it from another data set that has the same one."""
     for name, cls in catalogue().items():  # the same class names serve ImageNet and its variants
@@ -108,7 +120,7 @@ def _fetch_list(file: File, target: Path, root: Path) -> None:
         if file in SOURCES.get(name, Source()).lists and twin.is_file():
             write_bytes(target, twin.read_bytes())
             return
-    fetch(file.urls, target, file.checksum)
+    fetch(file.urls, target, file.checksum, LARGEST_LIST)
 
 
 def _fetch_archive(archive: File, folder: Path) -> None:
@@ -136,7 +148,7 @@ def _fetch_archive(archive: File, folder: Path) -> None:
                     f"and {folder} has {megabytes(free)} free."
                 )
             print(f"Fetching {archive.name}")
-            fetch(archive.urls, path, archive.checksum)
+            fetch(archive.urls, path, archive.checksum, largest_download(archive, free))
         unpack(path, folder, archive.take, archive.inner, archive.size)
         path.unlink()
     except UnpackError as error:
