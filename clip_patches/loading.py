@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from .stock import CLIP
+from .weights import check_finite, load_data, state_dict_in
 
 PRECISIONS = ("fp32", "amp", "fp16", "bf16")
 EMBEDDED = "tiny"
 BESIDE = "clusterprompt_openai_clip"  # the name under which OpenAI's package is imported where ``clip`` is taken
 HOW = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
+NOTES = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in OpenAI's archives
+COUNTER = ".num_batches_tracked"  # the one integer buffer of a CLIP, in batch norms
 WAY_OUT = (
     f"use the embedded one (MODEL.BACKBONE.NAME {EMBEDDED}; BACKBONE={EMBEDDED} for the scripts), an OpenAI name, or "
     "the path of a local CLIP checkpoint"
@@ -101,7 +104,7 @@ def load_clip(
 
     Args:
         name: ``tiny`` for the embedded model, an OpenAI name such as ``ViT-B/16`` (downloaded on first use), or the
-            path of a JIT archive or state dict.
+            path of an archive as OpenAI publishes them or of a state dict.
         precision: ``fp32``; ``amp`` (fp32 weights, to be run under autocast); ``fp16`` or ``bf16`` weights as OpenAI's
             own conversion does it (layer norms and embeddings stay fp32).
         device: Device of the model.
@@ -119,8 +122,11 @@ def load_clip(
     state_dict = _state_dict(name, download_root)
     with torch.random.fork_rng(devices=[]):  # building draws weights that are then overwritten
         try:
+            with torch.device("meta"), warnings.catch_warnings():  # sizes first: names alone could ask for any memory
+                warnings.simplefilter("ignore")
+                _clip_model().build_model(dict(state_dict))
             model = _clip_model().build_model(dict(state_dict))
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError) as error:
             raise ValueError(
                 f"{name} does not hold the weights of an OpenAI CLIP: {str(error)[:300]}; {WAY_OUT}"
             ) from error
@@ -189,27 +195,18 @@ def _state_dict(name: str, download_root: str | None) -> dict[str, Tensor]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read CLIP's weights from a JIT archive (as OpenAI publishes them) or a saved state dict.
+    """Read CLIP's weights from an archive as OpenAI publishes them, or from a saved state dict; see :mod:`.weights`.
 
     Raises:
-        ValueError: The file is neither, or it is truncated.
+        ValueError: The file is neither, or damaged, or a tensor in it is not finite or of another kind.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.load.*")
-            return torch.jit.load(str(path), map_location="cpu").state_dict()
-    except RuntimeError:
-        pass  # not a JIT archive: a state dict
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has a different exception for each kind of damage
+    weights = state_dict_in(load_data(path), path)
+    if "text_projection" not in weights:
         raise ValueError(
-            f"{path} is not a CLIP checkpoint, or it is truncated: {str(error).splitlines()[0][:200]}; "
-            "delete it and fetch it again"
-        ) from error
-    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else weights
-    if not isinstance(weights, dict) or "text_projection" not in weights:
-        raise ValueError(f"{path} holds no CLIP state dict (no 'text_projection'); {WAY_OUT}")
+            f"{path} holds no CLIP state dict (no 'text_projection', but {', '.join(sorted(weights)[:3])}); {WAY_OUT}"
+        )
+    weights = {name: value for name, value in weights.items() if name not in NOTES}
+    check_finite({name: value for name, value in weights.items() if not name.endswith(COUNTER)}, path)
     return weights
 
 

@@ -37,13 +37,14 @@ class FetchError(OSError):
     """A file could not be fetched, or is not the right one; the text says what to do."""
 
 
-def fetch(urls: Sequence[str], target: Path, checksum: str = "") -> None:
+def fetch(urls: Sequence[str], target: Path, checksum: str = "", largest: int = 0) -> None:
     """Download a file to ``target`` from the first of ``urls`` that has it.
 
     Args:
         urls: Addresses, or ``drive:<id>`` for a file of Google Drive.
         target: The file to write; its folder must exist.
         checksum: As in `differs`; empty to accept anything.
+        largest: Number of bytes after which the download is given up; 0 for any number.
 
     Raises:
         FetchError: No address had the right file. After a broken connection the part that arrived is kept, and the next
@@ -56,7 +57,7 @@ def fetch(urls: Sequence[str], target: Path, checksum: str = "") -> None:
             if url.startswith(DRIVE):
                 _from_drive(url[len(DRIVE) :], part)
             else:
-                _from_url(url, part)
+                _from_url(url, part, largest)
             _refuse_web_page(part, url)
             wrong = differs(part, checksum)
         except FetchError as error:
@@ -121,13 +122,13 @@ def _web_page(url: str, head: bytes) -> FetchError:
     )
 
 
-def _from_url(url: str, part: Path) -> None:
+def _from_url(url: str, part: Path, largest: int = 0) -> None:
     """Download to ``part``; after a broken connection, go on from the bytes that have arrived."""
     tries, pause = 0, PAUSE
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            return _one_connection(url, part)
+            return _one_connection(url, part, largest)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 raise FetchError(f"{url} answered {error.code} ({error.reason}).") from error
@@ -147,12 +148,12 @@ def _from_url(url: str, part: Path) -> None:
         time.sleep(pause)
 
 
-def _one_connection(url: str, part: Path) -> None:
+def _one_connection(url: str, part: Path, largest: int = 0) -> None:
     """Download to ``part``, or append what it lacks, over one connection.
 
     Raises:
         ConnectionError: The connection broke; ``part`` keeps what has arrived.
-        FetchError: The answer is a web page.
+        FetchError: The answer is a web page, or larger than ``largest``.
     """
     have = part.stat().st_size if part.exists() else 0
     # identity: byte positions have to be those of the file on disk
@@ -175,7 +176,7 @@ def _one_connection(url: str, part: Path) -> None:
             raise ConnectionError("the server sent another part than the one asked for")
         start = have if resumed else 0  # a server that knows no ranges sends all of it again
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        total = start + int(length) if length and length.isdecimal() else None
         first = response.read1(CHUNK)
         web_page = response.headers.get_content_type() == "text/html" or _is_web_page(first)
         if web_page and not resumed:  # before a good part is overwritten by it
@@ -190,8 +191,15 @@ def _one_connection(url: str, part: Path) -> None:
             leave=False,
         )
         with open(part, "ab" if resumed else "wb") as file, bar:
-            chunk = first
+            chunk, size = first, start
             while chunk:
+                size += len(chunk)
+                if largest and size > largest:
+                    file.close()
+                    part.unlink()
+                    raise FetchError(
+                        f"{url} sends more than {megabytes(largest)}, far more than the file has. It was removed."
+                    )
                 file.write(chunk)
                 bar.update(len(chunk))
                 chunk = response.read1(CHUNK)

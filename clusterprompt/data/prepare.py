@@ -8,10 +8,13 @@ from typing import Any
 from urllib.parse import urlparse
 
 from ..record.files import write_bytes
+from ..record.names import printable
 from .fetch import DRIVE, FetchError, differs, fetch, megabytes
 from .inventory import Inventory, catalogue, look
 from .sources import SOURCES, File, Source
 from .unpack import UnpackError, unpack
+
+LARGEST_LIST = 1 << 28  # bytes of a split file or a list of names; the largest known has 60 MB
 
 
 def prepare(data_sets: dict[str, Any], root: Path) -> bool:
@@ -84,7 +87,7 @@ def _prepare_one(found: Inventory, data_sets: dict[str, Any], root: Path) -> boo
     found = look(name, cls, root)
     print(f"{name}: {'complete' if found.complete else 'incomplete: ' + '; '.join(found.problems)}")
     for failure in failures:
-        print("  " + failure.replace("\n", "\n  "))
+        print("  " + printable(failure, keep="\n").replace("\n", "\n  "))
     if not found.complete and found.source.by_hand and found.too_few:
         print(found.source.by_hand.format(folder=found.folder, root=root).rstrip())
     elif not found.complete and not (found.source.lists or found.source.archives):
@@ -100,6 +103,16 @@ def _try(failures: list[str], step: Callable[[], None]) -> None:
         failures.append(str(error))
 
 
+def largest_download(archive: File, free: int) -> int:
+    """Return the number of bytes after which a server has gone wrong.
+
+    Args:
+        archive: File to fetch.
+        free: Free bytes of the disk; a file of unknown size gets half of them.
+    """
+    return archive.size + archive.size // 4 + (1 << 20) if archive.size else max(1, free // 2)
+
+
 def _fetch_list(file: File, target: Path, root: Path) -> None:
     """Fetch a list, or copy it from another data set that has the same one."""
     for name, cls in catalogue().items():  # the same class names serve ImageNet and its variants
@@ -107,7 +120,7 @@ def _fetch_list(file: File, target: Path, root: Path) -> None:
         if file in SOURCES.get(name, Source()).lists and twin.is_file():
             write_bytes(target, twin.read_bytes())
             return
-    fetch(file.urls, target, file.checksum)
+    fetch(file.urls, target, file.checksum, LARGEST_LIST)
 
 
 def _fetch_archive(archive: File, folder: Path) -> None:
@@ -119,7 +132,7 @@ def _fetch_archive(archive: File, folder: Path) -> None:
                 f"{placed} is not the expected archive, or cut short: {wrong}. Put the right one there, or remove it."
             )
         print(f"Unpacking {placed}")
-        unpack(placed, folder, archive.take, archive.inner)
+        unpack(placed, folder, archive.take, archive.inner, archive.size)
         return
     if not archive.urls:
         return  # the steps by hand are printed later
@@ -135,11 +148,11 @@ def _fetch_archive(archive: File, folder: Path) -> None:
                     f"and {folder} has {megabytes(free)} free."
                 )
             print(f"Fetching {archive.name}")
-            fetch(archive.urls, path, archive.checksum)
-        unpack(path, folder, archive.take, archive.inner)
+            fetch(archive.urls, path, archive.checksum, largest_download(archive, free))
+        unpack(path, folder, archive.take, archive.inner, archive.size)
         path.unlink()
     except UnpackError as error:
-        path.unlink()
+        path.unlink(missing_ok=True)
         raise UnpackError(f"{error} The archive was removed.") from error
     finally:
         if not any(downloads.iterdir()):

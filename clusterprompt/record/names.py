@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 
@@ -15,6 +16,21 @@ def dataset_key(name: str) -> str:
 def dataset_label(dataset: str) -> str:
     """Return the folder name of a data set: its config name, or a user yaml's stem."""
     return Path(dataset).stem
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return text that a terminal shows as it is: control characters and undecodable bytes become escapes.
+
+    Args:
+        text: Any text, such as a file's name.
+        keep: Control characters to keep.
+    """
+    return "".join(c if c in keep or not _is_control(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_control(character: str) -> bool:
+    """Tell control characters, those that turn the direction of writing, line separators, and undecodable bytes."""
+    return not character.isprintable() and unicodedata.category(character) != "Zs"
 
 
 def shots_label(shots: int) -> str:

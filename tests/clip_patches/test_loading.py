@@ -107,7 +107,7 @@ def test_broken_files(weights, tmp_path):
     truncated.write_bytes(weights.read_bytes()[:50_000])
     other = tmp_path / "other.pt"
     torch.save({"fc.weight": torch.zeros(2, 2)}, other)
-    for path, message in ((truncated, "truncated"), (other, "no CLIP state dict")):
+    for path, message in ((truncated, "cut short or damaged"), (other, "no CLIP state dict")):
         with pytest.raises(ValueError, match=message):
             load_clip(str(path))
 

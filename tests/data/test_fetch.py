@@ -163,3 +163,11 @@ def test_blob_is_gits(tmp_path):
     except FileNotFoundError:
         pytest.skip("no git")
     assert digest(path, "blob") == wanted
+
+
+def test_server_that_does_not_end(serve, target):
+    """Catches: a download that goes on until the disk is full, because the server never stops sending."""
+    url, page = serve("file", BODY)
+    with pytest.raises(FetchError, match="sends more than 50.0 kB, far more than the file has. It was removed"):
+        fetch([url], target, "", 50_000)
+    assert not left(target) and len(page.asked) == 1

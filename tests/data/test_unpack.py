@@ -98,6 +98,151 @@ def test_dangerous_archives_are_refused(tmp_path, folder, case):
     assert files(tmp_path) == before and not os.listdir(folder) and not os.path.exists("/tmp/clusterprompt-evil.txt")
 
 
+def long_links(outside, up):
+    """Return entries that overwrite a file: links longer than the longest path, which Python's filter cannot follow.
+
+    Args:
+        outside: Name of the file.
+        up: Number of folders between that file's and the one that is unpacked to.
+    """
+    inside, entries, steps = "", [], "abcdefghijklmnop"
+    component = "d" * 247
+    for letter in steps:
+        folder = tarfile.TarInfo(f"{inside}{component}")
+        folder.type = tarfile.DIRTYPE
+        entries += [folder, link(f"{inside}{letter}", component)]
+        inside += f"{component}/"
+    deep = f"{'/'.join(steps)}/{'l' * 254}"
+    entries += [link(deep, "../" * len(steps)), link("escape", f"{deep}{'/..' * up}")]
+    return [*entries, link("file", f"escape/{outside}", tarfile.LNKTYPE), ("file", b"overwritten")]
+
+
+def test_links_longer_than_a_path(tmp_path, folder):
+    """Catches: files outside the folder that are overwritten, through links that no real path can follow."""
+    outside = tmp_path / "outside"
+    outside.write_text("the user's")
+    archive = tar_of(tmp_path / "x.tar", GOOD + long_links("outside", 4), "w")
+    with pytest.raises(UnpackError, match="refused, 'a' is a link.*Nothing was unpacked"):
+        unpack(archive, folder, TAKE)
+    assert outside.read_text() == "the user's" and not os.listdir(folder)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_in_a_tar_are_refused(tmp_path, folder, kind):
+    """Catches: a link that stays inside, which no data set needs, and through which later entries write elsewhere."""
+    archive = tar_of(tmp_path / "x.tar", [*GOOD, link("images/b/3.jpg", "2.jpg", kind)], "w")
+    with pytest.raises(UnpackError, match="'images/b/3.jpg' is a link"):
+        unpack(archive, folder, TAKE)
+    assert not os.listdir(folder)
+
+
+class Zeros(io.RawIOBase):
+    """So many zero bytes."""
+
+    def __init__(self, size):
+        self.left = size
+
+    def read(self, size=-1):
+        size = self.left if size < 0 else min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+
+def bomb(path, mode, size=40_000_000):
+    """Write a tar, packed as ``mode`` says, of one file of zeros."""
+    with tarfile.open(path, mode, **({"compresslevel": 1} if mode.endswith(("gz", "bz2")) else {})) as tar:
+        info = tarfile.TarInfo("images/zeros.jpg")
+        info.size = size
+        tar.addfile(info, Zeros(size))
+    return path
+
+
+def test_bombs(tmp_path, folder, monkeypatch):
+    """Catches: an archive of a megabyte that fills the disk; a bound that a known size does not lower."""
+    monkeypatch.setattr("clusterprompt.data.unpack.SLACK", 10**7)
+    packed = bomb(tmp_path / "x.tar.gz", "w:gz")
+    with pytest.raises(UnpackError, match=r"refused, it unpacks to more than \d\d.\d MB.*Nothing was unpacked"):
+        unpack(packed, folder, TAKE)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("images/zeros.jpg", bytes(40_000_000))
+    with pytest.raises(UnpackError, match="refused, it unpacks to more than"):
+        unpack(tmp_path / "x.zip", folder, TAKE)
+    noise = tar_of(tmp_path / "noise.tar", [("images/1.jpg", os.urandom(11_000_000))], "w")
+    with pytest.raises(UnpackError, match="refused, it unpacks to more than 10.0 MB"):
+        unpack(noise, folder, TAKE, size=1000)
+    assert not os.listdir(folder)
+
+
+def test_header_bomb(tmp_path, folder):
+    """Catches: a header that says that a name is a gigabyte long, and a reader that believes it."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 30
+    (tmp_path / "x.tar").write_bytes(info.tobuf() + bytes(4096))
+    with pytest.raises(UnpackError, match="name or note"):
+        unpack(tmp_path / "x.tar", folder, TAKE)
+
+
+def sparse():
+    """Return a GNU sparse entry."""
+    info = tarfile.TarInfo("images/holes.jpg")
+    info.type = tarfile.GNUTYPE_SPARSE
+    return info
+
+
+def flagged(path, members, offset, value):
+    """Write a zip, with two bytes of each central header and local header changed."""
+    zip_of(path, members)
+    content = bytearray(path.read_bytes())
+    for magic, place in ((b"PK\1\2", offset + 2), (b"PK\3\4", offset)):
+        at = content.find(magic)
+        while at >= 0:
+            content[at + place : at + place + 2] = value.to_bytes(2, "little")
+            at = content.find(magic, at + 4)
+    path.write_bytes(content)
+    return path
+
+
+UNREADABLE = {
+    "encrypted zip": (lambda path: flagged(path, GOOD, 6, 1), "is encrypted; unpack it yourself"),
+    "zip of an unknown method": (lambda path: flagged(path, GOOD, 8, 97), "method that Python cannot read .97."),
+    "damaged xz": (lambda path: spoiled(tar_of(path, GOOD, "w:xz")), "damaged or cut short"),
+    "damaged bz2": (lambda path: spoiled(tar_of(path, GOOD, "w:bz2")), "damaged or cut short"),
+    "damaged zip": (lambda path: spoiled(zip_of(path, GOOD)), "damaged or cut short"),
+    "damaged tar header": (lambda path: spoiled(tar_of(path, GOOD, "w"), 512 * 11 + 10), "damaged or cut short"),
+    "hard link to nothing": (lambda path: tar_of(path, [link("images/x", "gone", tarfile.LNKTYPE)]), "is a link"),
+    "sparse file": (lambda path: tar_of(path, [sparse()]), "neither a file nor a folder|longer than"),
+    "name longer than allowed": (lambda path: tar_of(path, [("images/" + "x" * 300, b"x")]), "no file can be written"),
+    "file and folder of one name": (lambda path: tar_of(path, [("images", b"x"), *GOOD]), "no file can be written"),
+    "plain tar cut between two members": (lambda path: cut(tar_of(path, GOOD, "w"), 512 * 11), "cut short"),
+    "plain tar cut in a member": (lambda path: cut(tar_of(path, GOOD, "w"), 3000), "cut short"),
+    "control characters": (lambda path: tar_of(path, [link("images/\x1b[2Jx\ny", "z")]), r"x1b\[2Jx\\ny' is a link"),
+}
+
+
+def spoiled(path, at=None):
+    """Change bytes in the middle of a file, or at a place."""
+    content = bytearray(path.read_bytes())
+    at = len(content) // 2 if at is None else at
+    content[at : at + 8] = b"\xff\0\xff\0\xff\0\xff\0"
+    path.write_bytes(content)
+    return path
+
+
+def cut(path, size):
+    """Cut a file short."""
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_unreadable_archives(tmp_path, folder, case):
+    """Catches: a traceback, several lines, half of an archive taken for all of it, or rests in the folder."""
+    write, message = UNREADABLE[case]
+    with pytest.raises(UnpackError, match=message) as caught:
+        unpack(write(tmp_path / "x"), folder, TAKE)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value) and not os.listdir(folder)
+
+
 def test_link_in_a_zip_is_refused(tmp_path, folder):
     """Catches: a link that zipfile would write, as of some version, and that points anywhere."""
     entry = zipfile.ZipInfo("images/link")
@@ -145,7 +290,7 @@ def test_interrupted(tmp_path, folder, monkeypatch):
     next call.
     """
     archive = tar_of(tmp_path / "x.tar.gz", GOOD)
-    whole, calls = tarfile.TarFile.extract, []
+    whole, calls = tarfile.TarFile.extractfile, []
 
     def interrupted(self, *args, **kwargs):
         calls.append(1)
@@ -153,7 +298,7 @@ def test_interrupted(tmp_path, folder, monkeypatch):
             raise KeyboardInterrupt
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(tarfile.TarFile, "extract", interrupted)
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, folder, TAKE)
     assert not os.listdir(folder)
