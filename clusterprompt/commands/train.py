@@ -49,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--source-domains", nargs="+", metavar="NAME", help="source domains, for Dassl's own data sets")
     add("--target-domains", nargs="+", metavar="NAME", help="target domains, for Dassl's own data sets")
     add("--head", default="", help="name of the head, for Dassl's own trainers")
+    add(
+        "--options",
+        action="store_true",
+        help="list the settings that --trainer takes, with defaults and allowed values, and do nothing else",
+    )
     add("opts", nargs="*", metavar="KEY VALUE", help="config values, such as OPTIM.MAX_EPOCH 5")
     return parser
 
@@ -75,9 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
 
     def work() -> None:
-        from ..running.train import train
+        from ..running.train import settings_table, train
 
-        train(train_options(args))
+        if args.options:
+            print(settings_table(args.trainer))
+        else:
+            train(train_options(args))
 
     return guarded(work, with_traceback=args.traceback, go_on="--resume goes on from the last checkpoint")
 
