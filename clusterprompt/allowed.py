@@ -120,7 +120,7 @@ class Words(Rule):
         """See :meth:`Rule.takes`."""
         if value is None or isinstance(value, bool):
             return self.optional
-        return isinstance(value, str) and _one_line(value) and not set("{}") & set(value)
+        return isinstance(value, str) and _is_sentence(value) and not set("{}") & set(value)
 
     def __str__(self) -> str:
         others = ", True for 'a photo of a', or None, False or '' for none" if self.optional else " or ''"
@@ -133,7 +133,7 @@ class Template(Rule):
 
     def takes(self, value: Any) -> bool:
         """See :meth:`Rule.takes`."""
-        if not isinstance(value, str) or not _one_line(value):
+        if not isinstance(value, str) or not _is_sentence(value):
             return False
         return not value or value.count("{}") == 1 and not set("{}") & set(value.replace("{}", ""))
 
@@ -226,6 +226,11 @@ _short.maxstring = _short.maxother = 80
 
 def _one_line(text: str) -> bool:
     return all(ord(letter) >= 32 and ord(letter) != 127 for letter in text)
+
+
+def _is_sentence(text: str) -> bool:
+    """Tell text from what only a path may hold: bytes of no character."""
+    return _one_line(text) and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _finite(value: Any) -> bool:

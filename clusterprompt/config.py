@@ -36,6 +36,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _OnceLoader) or {}
+        if isinstance(content, dict):
+            keys(content)  # ends for no tree that holds itself
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise ValueError(f"{path} is not valid yaml: {' '.join(str(error).split())[:300]}") from error
     except ValueError as error:  # a date that does not exist, a key that stands twice
@@ -124,4 +126,4 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     guesses = close or same_end
     meant = f" Did you mean '{guesses[0]}'?" if guesses else ""
     listed = f" Known: {', '.join(known)}." if len(known) <= 60 else ""
-    return f"unknown {what} '{name}'.{meant}{listed}"
+    return f"unknown {what} {name!r}.{meant}{listed}"

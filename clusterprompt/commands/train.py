@@ -65,7 +65,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         following = words[i + 1]
         if word == "--resume" and re.fullmatch(r"[A-Z][A-Z0-9_]*(\.\w+)+", following) and not os.path.isdir(following):
             words[i] = "--resume="  # what follows is a config key, not a folder
+        if re.fullmatch(r"-[0-9.]+[eE][+-]?[0-9]+", following):
+            words[i + 1] = f" {following}"  # a number like -1e-5, which argparse would take for an option
     args = build_parser().parse_intermixed_args(words)
+    args.opts = [word.lstrip() if word.startswith(" -") else word for word in args.opts]
     args.resume = True if args.resume == "" else args.resume
     return args
 

@@ -102,11 +102,11 @@ def _check_values(cfg) -> None:
     from dassl.engine import TRAINER_REGISTRY
 
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    if hasattr(trainer, "rules"):
-        allowed.check(cfg, trainer.rules())
-    allowed.check(cfg, dassl_keys.rules())
     if inspect.ismethod(getattr(trainer, "check_cfg", None)):
         trainer.check_cfg(cfg)
+    else:
+        own = trainer.rules() if hasattr(trainer, "rules") else {}
+        allowed.check(cfg, {**own, **dassl_keys.rules()})
 
 
 def settings_table(trainer: str) -> str:
