@@ -32,26 +32,35 @@ TEMPLATES = (
 )
 
 
+# Names in the official folder that are no part of the data set's.
+OFFICIAL_FILES = {"describabletextures": "dtd"}
+
+
 def readable(classname: str) -> str:
     """Turn a class name of a data set into words."""
     return classname.replace("_", " ")
 
 
 def fill(template: str, classnames: Sequence[str]) -> list[str]:
-    """Fill a template with each class name; it has one ``{}``."""
-    return [template.format(readable(name)) for name in classnames]
+    """Fill a template with each class name.
+
+    Raises:
+        ValueError: The template does not hold ``{}`` once, or another brace: it is no format string.
+    """
+    check_template(template)
+    return [template.replace("{}", readable(name)) for name in classnames]
 
 
 def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
     """Write every template for every class; one list a class."""
-    return [[t.format(readable(name)) for t in templates] for name in classnames]
+    return [list(sentences) for sentences in zip(*(fill(template, classnames) for template in templates))]
 
 
 def check_template(template: str) -> None:
     """Raise ValueError unless a template holds ``{}`` once and no other brace."""
     if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
         raise ValueError(
-            f"the template {template!r} should hold {{}} once, where the class name goes, and no other brace; "
+            f"the template {template[:200]!r} should hold {{}} once, where the class name goes, and no other brace; "
             "for example 'a photo of a {}, a type of bird.'"
         )
 
@@ -84,9 +93,11 @@ def read_descriptions(
             "option empty to use templates"
         )
     try:
-        table: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        table = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if not isinstance(table, dict):
         raise ValueError(
             f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, "
@@ -98,8 +109,7 @@ def read_descriptions(
             f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class; "
             f"wrong are {_first(bad)}"
         )
-    table = {_key(name): sentences for name, sentences in table.items()}
-    names = [_key(name) for name in classnames]
+    table = _by_class(table, names := [_key(name) for name in classnames])
     missing = [name for name in names if name not in table]
     if missing:
         raise ValueError(
@@ -140,7 +150,33 @@ def class_anchors(clip: CLIP, sentences: Sequence[Sequence[str]]) -> Tensor:
 
 
 def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", readable(name)).strip()
+    return unicodedata.normalize("NFC", " ".join(readable(name).split()))
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object's pairs as a dict; a class that is there twice is refused."""
+    spelled: dict[str, tuple[str, int]] = {}
+    for number, (name, _) in enumerate(pairs, 1):
+        other, first = spelled.setdefault(_key(name), (name, number))
+        if first != number:
+            raise ValueError(
+                f"one class is described twice, as entry {first} {other!r} and as entry {number} {name!r}; keep one"
+            )
+    return dict(pairs)
+
+
+def _by_class(table: dict[str, list[str]], names: Sequence[str]) -> dict[str, list[str]]:
+    """Return a table by the classes' own spelling, where its keys differ from them only in capitals."""
+    table = {_key(name): sentences for name, sentences in table.items()}
+    free: dict[str, list[str]] = {}
+    for key in table:
+        if key not in names:
+            free.setdefault(key.casefold(), []).append(key)
+    for name in names:
+        same = free.get(name.casefold(), [])
+        if name not in table and len(same) == 1:
+            table[name] = table.pop(free.pop(name.casefold())[0])
+    return table
 
 
 def _fault(value: object) -> str:
@@ -173,8 +209,9 @@ def _file_for(folder: Path, dataset: str) -> Path:
 
     files = {key(re.sub(r"_prompts?$", "", f.stem)): f for f in sorted(folder.glob("*.json"))}
     wanted = key(dataset)
-    if wanted in files:
-        return files[wanted]
+    for name in (wanted, OFFICIAL_FILES.get(wanted)):
+        if name in files:
+            return files[name]
     close = [f for stem, f in files.items() if stem and (wanted.startswith(stem) or wanted.endswith(stem))]
     if len(close) == 1:
         return close[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,52 @@ import yaml
 
 
 def merge_file(cfg: Any, path: str | Path) -> None:
-    """Merge a yaml file into ``cfg``.
+    """Merge a yaml file into ``cfg``. The file is data whatever its name; no code in it is run.
 
     Raises:
-        ValueError: The file is not yaml, or holds a key that ``cfg`` lacks or a value of another type.
+        ValueError: The file is not yaml, or holds a key twice, one that ``cfg`` lacks, or a value of another type.
+    """
+    if Path(path).suffix == ".py":
+        raise ValueError(f"{path} is a Python file; settings are read from a yaml file of 'KEY: value' lines")
+    given, where = dict(items(read_yaml(path))), f" (in {path})"
+    known = set(keys(cfg))
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{_no_key(key, known)}{where}")
+    for key, value in given.items():
+        _merge(cfg, key, value, where)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a yaml file of keys and values.
+
+    Raises:
+        ValueError: It is not yaml, holds a key twice, or something else than keys and values.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid yaml: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold 'KEY: value' lines, not {content!r}")
-    known = set(keys(cfg))
-    for key in keys(content):
-        if key not in known:
-            raise ValueError(f"{unknown('config key', key, known)} (in {path})")
-    try:
-        cfg.merge_from_file(str(path))
-    except (ValueError, KeyError, TypeError) as error:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _OnceLoader) or {}
+        if isinstance(content, dict):
+            keys(content)  # ends for no tree that holds itself
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise ValueError(f"{path} is not valid yaml: {' '.join(str(error).split())[:300]}") from error
+    except ValueError as error:  # a date that does not exist, a key that stands twice
         raise ValueError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold 'KEY: value' lines, not {str(content)[:100]!r}")
+    return content
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Read a mapping whose keys are given once, as text."""
+
+    def construct_mapping(self, node, deep=False):
+        seen: dict[str, int] = {}
+        for name, _ in node.value:
+            line = name.start_mark.line + 1
+            if name.value in seen and name.tag != "tag:yaml.org,2002:merge":
+                raise ValueError(f"{name.value!r} is given twice, in lines {seen[name.value]} and {line}; keep one")
+            seen[name.value] = line
+        return super().construct_mapping(node, deep)
 
 
 def merge_pairs(cfg: Any, pairs: Sequence[str]) -> None:
@@ -45,23 +73,33 @@ def merge_pairs(cfg: Any, pairs: Sequence[str]) -> None:
     known = set(keys(cfg))
     for key, value in zip(pairs[::2], pairs[1::2]):
         if key not in known:
-            raise ValueError(unknown("config key", key, known))
-        try:
-            cfg.merge_from_list([key, value])
-        except (ValueError, TypeError, SyntaxError) as error:
-            current = get(cfg, key)
-            hint = f" Write {value}.0." if isinstance(current, float) and value.lstrip("-").isdigit() else ""
-            raise ValueError(
-                f"{key} takes a {type(current).__name__} such as {current!r}, not {value!r}.{hint}"
-            ) from error
+            raise ValueError(_no_key(key, known))
+        _merge(cfg, key, value, "")
+
+
+def _merge(cfg: Any, key: str, value: Any, where: str) -> None:
+    """Set one value; ``where`` ends the error. A whole number serves where the default is a fraction."""
+    current = get(cfg, key)
+    try:
+        whole = isinstance(current, float) and re.fullmatch(r"[+-]?[0-9]+", str(value))
+        cfg.merge_from_list([key, float(value) if whole else value])
+    except (ValueError, TypeError, SyntaxError, AssertionError, MemoryError, RecursionError, OverflowError) as error:
+        shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+        raise ValueError(f"{key} takes a {type(current).__name__} such as {current!r}, not {shown}{where}") from error
 
 
 def keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted names of all values in a tree of dicts."""
-    found: list[str] = []
+    return [key for key, _ in items(node, prefix)]
+
+
+def items(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and values of a tree of dicts."""
     for key, value in node.items():
-        found += keys(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
-    return found
+        if isinstance(value, dict) and value:
+            yield from items(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def get(cfg: Any, key: str) -> Any:
@@ -69,6 +107,14 @@ def get(cfg: Any, key: str) -> Any:
     for part in key.split("."):
         cfg = cfg[part]
     return cfg
+
+
+def _no_key(key: str, known: set[str]) -> str:
+    """Return the message that a key does not exist, or is a group of keys."""
+    inside = sorted(other for other in known if other.startswith(f"{key}."))
+    if inside:
+        return f"{key} is a group of keys and takes no value itself; in it are {', '.join(inside[:5])} ..."
+    return unknown("config key", key, known)
 
 
 def unknown(what: str, name: str, names: Iterable[str]) -> str:
@@ -80,4 +126,4 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     guesses = close or same_end
     meant = f" Did you mean '{guesses[0]}'?" if guesses else ""
     listed = f" Known: {', '.join(known)}." if len(known) <= 60 else ""
-    return f"unknown {what} '{name}'.{meant}{listed}"
+    return f"unknown {what} {name!r}.{meant}{listed}"

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from .trainers.base import PromptTrainer
 
 from . import dassl_compat
+from .dassl_keys import ADDED
 
 logger = logging.getLogger(__name__)
-# Keys of the config's node DATASET beside Dassl's: CoOp's class halves, and those for own images (docs/own_images.md).
-DATASET_OPTIONS = {"SUBSAMPLE_CLASSES": "all", "CSV": "", "TEMPLATE": "", "DESCRIPTIONS": ""}
 
 
 def extend_cfg(cfg: Any) -> None:
@@ -41,13 +40,15 @@ def extend_cfg(cfg: Any) -> None:
 
     frozen = cfg.is_frozen()
     cfg.defrost()
-    for key, value in DATASET_OPTIONS.items():
-        cfg.DATASET.setdefault(key, value)
-    cfg.TRAIN.setdefault("WANDB", "")  # project of Weights & Biases; empty: not used
+    for key, value in ADDED.items():
+        name, _, option = key.partition(".")
+        cfg.setdefault(name, CfgNode()).setdefault(option, value)
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for option, default in trainer.options.items():
             node.setdefault(option, default)
+            if default is None and node[option] is False:  # KgCoOp's CTX_INIT; yacs would refuse words in its place
+                node[option] = None
     if frozen:
         cfg.freeze()
 

@@ -14,14 +14,16 @@ TOOLS = {"scripts.benchmark", "scripts.pretrain_tiny_clip"}  # developers' progr
 
 # Who may import whom. A module belongs to the longest name that it starts with; imports within one name are free.
 # Every layer may ask for `clusterprompt.__version__`.
-FOUNDATION = {"config", "dassl_compat", "configs"}
+FOUNDATION = {"config", "dassl_compat", "configs", "allowed", "dassl_keys"}
 ALLOWED = {
     "clip_patches": set(),
     "config": set(),
     "configs": set(),
+    "allowed": {"config"},
+    "dassl_keys": {"allowed", "config"},
     "dassl_compat": set(),
     "record": {"config", "dassl_compat"},
-    "trainers": {"record", "clip_patches"},
+    "trainers": {"record", "clip_patches", "allowed", "dassl_keys"},
     "datasets": {"record", "clip_patches"},
     "registration": {"trainers", "datasets", "record", "clip_patches", *FOUNDATION},
     "data": {"registration", "datasets", "record", *FOUNDATION},

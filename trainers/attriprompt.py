@@ -14,14 +14,16 @@ import torch.nn.functional as F
 from dassl.data.data_manager import build_data_loader
 from torch import Tensor, nn
 
+from ..allowed import Flag, OneOf, Real, Whole
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.clustering import cluster_tokens
 from ..clip_patches.loading import autocast
 from .base import Batch, PromptTrainer, unit
 from .parts.feature_cache import ViewCache
+from .parts.options import LAYERS, LONGEST
 from .parts.prompt_pool import PromptPool, StaticPrompts, Usage, check_settings, write_sentences
-from .parts.prompts import check_depth
+from .parts.prompts import check_depth, context_words
 
 logger = logging.getLogger(__name__)
 KEY_SAMPLE = 512  # training images whose centroids place the keys
@@ -51,15 +53,34 @@ class AttriPrompt(PromptTrainer):
         "CACHE_MB": 4096,
     }
 
+    allowed = {
+        "N_CTX": Whole("tokens of a prompt", 1, LONGEST),
+        "PROMPT_DEPTH": Whole("prompted layers of the text tower; -1: all", 1, LAYERS, (-1,)),
+        "RETRIEVAL": Flag("choose prompts for each image; False: the same prompts for all"),
+        "N_CLUSTERS": Whole("clusters of an image's patches", 1, 10_000),
+        "POOL_SIZE": Whole("prompts in a pool", 1, 100_000),
+        "POOL": OneOf("a pool for each layer, or one for all", ("per_layer", "shared")),
+        "TOP_K": Whole("prompts that each cluster takes", 1, LONGEST),
+        "KEY_INIT": OneOf("start of the keys: clusters of the training images, or noise", ("data", "random")),
+        "IMAGE_TO_TEXT": Real("weight of the image-to-text term; 0 leaves it out", 0, 1e6),
+        "ALPHA": Real("weight of the text-to-image term; 0 leaves it out", 0, 1e6),
+        "LAMBDA": Real("weight of the distance to the un-prompted texts; 0 leaves it out", 0, 1e6),
+        "KEY": Real("weight of the distance of clusters to keys; 0 leaves it out", 0, 1e6),
+        "TEXT_CHUNK": Whole("memory for a chunk of texts, MiB", 1, 1_000_000),
+        "CACHE_VIEWS": Whole("augmented views kept of each image; 0: none", 0, 10_000),
+        "CACHE_MB": Whole("most memory of these views, MiB", 0, 100_000_000),
+    }
+
     @property
     def text_needs_image(self) -> bool:
         """Whether prompts are retrieved for each image."""
         return self.settings.RETRIEVAL
 
-    def check_cfg(self, cfg: Any) -> None:
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
         """Refuse settings that are invalid for any backbone."""
         super().check_cfg(cfg)
-        check_settings(cfg.TRAINER[self.node()], self.node())
+        check_settings(cfg.TRAINER[cls.node()], cls.node())
 
     def build_learner(self) -> nn.Module:
         """Write the class sentences; compute their un-prompted features; make pools that fit both towers."""
@@ -70,7 +91,7 @@ class AttriPrompt(PromptTrainer):
 
         depth = check_depth("text", s.PROMPT_DEPTH, sizes.text_layers, 1)
         length = s.N_CLUSTERS * s.TOP_K * s.N_CTX
-        self.sentences = write_sentences(self.clip, s.CTX_INIT, self.classnames, length)
+        self.sentences = write_sentences(self.clip, context_words(s.CTX_INIT), self.classnames, length)
         self.text_anchors = class_anchors(self.clip, self.descriptions() or template_sentences(self.classnames))
         if not s.RETRIEVAL:
             return StaticPrompts(depth, length, sizes.text_width)

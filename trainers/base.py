@@ -16,11 +16,13 @@ from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
+from torchvision.transforms import RandomResizedCrop
 
+from .. import allowed, dassl_keys
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
-from ..clip_patches.class_texts import check_template, read_descriptions
-from ..clip_patches.loading import PRECISIONS, autocast, load_clip, set_precision
+from ..clip_patches.class_texts import read_descriptions
+from ..clip_patches.loading import autocast, load_clip, set_precision
 from ..clip_patches.stock import CLIP
 from ..record import measure
 from ..record.history import Step
@@ -29,6 +31,7 @@ from ..record.tracking import check_wandb
 from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames, checkpoint_path
 from .parts.loading import load_learner
+from .parts.options import SHARED
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ class PromptTrainer(TrainerX):
 
     Attributes:
         options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
+        allowed: What the options take, with unit and meaning, where the base classes do not say so. An option without
+            such a rule takes values of its default's kind.
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
         checkpoint_folder: Name under which the learner is registered, and so of its folder below the output folder; the
@@ -60,6 +65,7 @@ class PromptTrainer(TrainerX):
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
+    allowed: Mapping[str, allowed.Rule] = SHARED
     config_node = ""
     checkpoint_folder = "prompt_learner"
     official_names: Renames = ()
@@ -155,18 +161,28 @@ class PromptTrainer(TrainerX):
         path = self.settings.get("DESCRIPTIONS") or self.cfg.DATASET.DESCRIPTIONS
         return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
 
-    def check_cfg(self, cfg: Any) -> None:
-        """Refuse settings that no method can run with.
+    @classmethod
+    def rules(cls) -> dict[str, allowed.Rule]:
+        """Return what each option of the method takes, by dotted key."""
+        declared = [vars(base).get("allowed", {}) for base in reversed(cls.__mro__)]
+        known = {name: rule for each in declared for name, rule in each.items()}
+        return {
+            f"TRAINER.{cls.node()}.{name}": allowed.rule_for(default, known.get(name))
+            for name, default in cls.options.items()
+        }
+
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
+        """Refuse settings that cannot be used, before anything is built.
+
+        A method that overrides this adds what its options allow only together.
 
         Raises:
-            ValueError: A template without one ``{}``, an unknown precision, or wandb asked for and not installed.
+            ValueError: A value of Dassl's keys or of the method's options that is not allowed, or wandb asked for and
+                not installed.
         """
-        if cfg.DATASET.TEMPLATE:
-            check_template(cfg.DATASET.TEMPLATE)
-        allowed = [p for p in PRECISIONS if p != "bf16"]
-        precision = cfg.TRAINER[self.node()].PREC
-        if precision not in allowed:
-            raise ValueError(f"TRAINER.{self.node()}.PREC is {precision!r}; allowed are {', '.join(allowed)}")
+        allowed.check(cfg, {**cls.rules(), **dassl_keys.rules()})
+        dassl_keys.check_together(cfg)
         check_wandb(cfg.TRAIN.get("WANDB", ""))
 
     def build_data_loader(self) -> None:
@@ -184,6 +200,9 @@ class PromptTrainer(TrainerX):
             self.cfg.freeze()
         if self.task is None:
             super().build_data_loader()
+            for step in getattr(self.train_loader_x.dataset.transform, "transforms", ()):
+                if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
+                    step.scale = tuple(self.cfg.INPUT.RRCROP_SCALE)
         else:
             self.dm = SimpleNamespace(dataset=self.task)
             self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
@@ -192,6 +211,11 @@ class PromptTrainer(TrainerX):
     def build_model(self) -> None:
         """Build the learner, then cast CLIP to the precision of the run."""
         self.learner = self.build_learner()
+        if self.learner is not None and not any(p.numel() for p in self.learner.parameters()):
+            raise ValueError(
+                f"{type(self).__name__} has nothing to learn with these settings of TRAINER.{self.node()}: its learner "
+                "holds no parameter"
+            )
         set_precision(self.clip, self.precision)
         self._check_ops()
         self.scaler = None

@@ -7,11 +7,12 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from ..allowed import Words
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import tokenize
 from ..clip_patches.class_texts import fill
 from .base import PromptTrainer, unit
-from .parts.prompts import Context, context_from_words
+from .parts.prompts import Context, context_from_words, context_words
 
 
 class ConditionalContext(Context):
@@ -41,6 +42,9 @@ class CoCoOp(PromptTrainer):
     """Learn an image-conditioned context by cross-entropy; text features are computed for every image and class."""
 
     options = {"N_CTX": 16, "CTX_INIT": None, "PREC": "fp16"}
+    allowed = {
+        "CTX_INIT": Words("words that the context starts from; then their tokens count, not N_CTX", optional=True),
+    }
     official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
 
     text_needs_image = True
@@ -48,8 +52,9 @@ class CoCoOp(PromptTrainer):
     def build_learner(self) -> ConditionalContext:
         """Embed the class names; start the context from words, or from noise."""
         s = self.settings
-        if s.CTX_INIT:
-            ctx = context_from_words(self.clip, s.CTX_INIT, len(s.CTX_INIT.split(" ")))
+        words = context_words(s.CTX_INIT)
+        if words:
+            ctx = context_from_words(self.clip, words)
         else:
             ctx = 0.02 * torch.randn(s.N_CTX, self.anatomy.text_width)
         self.names = encoders.embed_tokens(self.clip, tokenize(self.clip, fill("{}.", self.classnames)))

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from ..allowed import OneOf, Words
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import tokenize
 from ..clip_patches.class_texts import readable
 from .base import PromptTrainer, unit
-from .parts.prompts import Context, context_from_words
-
-POSITIONS = ("end", "middle", "front")
+from .parts.prompts import Context, context_from_words, context_words
 
 
 class CoOp(PromptTrainer):
     """Learn the context of the class sentence by cross-entropy."""
 
     options = {"N_CTX": 16, "CSC": False, "CTX_INIT": None, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
+    allowed = {
+        "CTX_INIT": Words("words that the context starts from; then their tokens count, not N_CTX", optional=True),
+        "CLASS_TOKEN_POSITION": OneOf("where the class name is in the context", ("end", "middle", "front")),
+    }
     official_names = ((r"prompt_learner\.ctx", "ctx"),)
-
-    def check_cfg(self, cfg: Any) -> None:
-        """Refuse an unknown class token position or an empty context."""
-        super().check_cfg(cfg)
-        s = cfg.TRAINER[self.node()]
-        if s.CLASS_TOKEN_POSITION not in POSITIONS:
-            raise ValueError(
-                f"TRAINER.{self.node()}.CLASS_TOKEN_POSITION is {s.CLASS_TOKEN_POSITION!r}; "
-                f"allowed are {', '.join(POSITIONS)}"
-            )
-        if s.N_CTX < 1 and not s.CTX_INIT:
-            raise ValueError(f"TRAINER.{self.node()}.N_CTX is {s.N_CTX}; at least 1 context token is needed")
 
     @property
     def tied_to_classes(self) -> str:
         """Class-specific contexts (CSC) serve no other classes; see :attr:`PromptTrainer.tied_to_classes`."""
-        return "each class has a context of its own (CSC)" if self.settings.CSC and not self.settings.CTX_INIT else ""
+        own = self.settings.CSC and not context_words(self.settings.CTX_INIT)
+        return "each class has a context of its own (CSC)" if own else ""
 
     def build_learner(self) -> Context:
         """Embed the class names; start the context from words, or from noise."""
@@ -45,9 +35,9 @@ class CoOp(PromptTrainer):
         sentences = [f"{readable(name)}." for name in self.classnames]
         self.names = encoders.embed_tokens(self.clip, tokenize(self.clip, sentences))
         self.name_lengths = self.names.eot - 2  # tokens between SOS and the full stop
-        if s.CTX_INIT:
-            words = "a photo of a" if s.CTX_INIT is True else readable(s.CTX_INIT)  # KgCoOp's configs say True
-            ctx = context_from_words(self.clip, words, len(words.split(" ")))
+        words = context_words(s.CTX_INIT)
+        if words:
+            ctx = context_from_words(self.clip, words)
         else:
             shape = (s.N_CTX, self.anatomy.text_width)
             ctx = 0.02 * torch.randn(len(self.classnames), *shape) if s.CSC else 0.02 * torch.randn(*shape)

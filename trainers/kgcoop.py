@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..allowed import Real
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import Batch
 from .coop import CoOp
@@ -20,7 +21,11 @@ class KgCoOp(CoOp):
     """
 
     config_node = "COOP"
-    options = {**CoOp.options, "W": 8.0, "ALPHA": 1.0}  # ALPHA is in the authors' configs and has no effect
+    options = {**CoOp.options, "W": 8.0, "ALPHA": 1.0}
+    allowed = {
+        "W": Real("weight of the distance to the hand-written class texts", 0, 1e6),
+        "ALPHA": Real("in the authors' configs; has no effect", 0, 1e6),
+    }
     official_ignored = (r"(prompt_learner\.)?(meta_net\.linear1\..+|bias_vectors)",)  # unused in the authors' class
 
     def build_learner(self) -> Context:

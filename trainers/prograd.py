@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..allowed import Real
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import Batch
 from .coop import CoOp
@@ -20,11 +23,35 @@ class ProGrad(CoOp):
 
     Written after the paper and not checked against recorded numbers; these details may differ from the authors' code:
     the zero-shot logits come from the data set's hand-written prompt alone, and the projection is done tensor by tensor
-    (the context is one). T and LAMBDA are in ``cfg.LOSS`` there; here, with the context's own options, in CoOp's node.
+    (the context is one). T and LAMBDA are in ``cfg.LOSS`` there; here they are in CoOp's node, with
+    the context's own options, or in ``cfg.LOSS``.
     """
 
     config_node = "COOP"
     options = {**CoOp.options, "T": 1.0, "LAMBDA": 1.0}
+    allowed = {
+        "T": Real("temperature of the divergence", 0, 1000, above=True),
+        "LAMBDA": Real("share of the gradient against the divergence that is taken away", 0, 1000),
+    }
+
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
+        """Refuse two values for one option."""
+        super().check_cfg(cfg)
+        for name in ("T", "LAMBDA"):
+            cls.option(cfg, name)
+
+    @classmethod
+    def option(cls, cfg: Any, name: str) -> float:
+        """Return T or LAMBDA: that of CoOp's node or that of ``LOSS``, whichever is not the default.
+
+        Raises:
+            ValueError: Both are given and differ.
+        """
+        own, theirs, default = cfg.TRAINER[cls.node()][name], cfg.LOSS[name], cls.options[name]
+        if default not in (own, theirs) and own != theirs:
+            raise ValueError(f"TRAINER.{cls.node()}.{name} is {own} and LOSS.{name} is {theirs}; give one of the two")
+        return theirs if own == default else own
 
     def build_learner(self) -> Context:
         """Compute the frozen class texts; build the context."""
@@ -34,7 +61,7 @@ class ProGrad(CoOp):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy; keep the divergence from the zero-shot logits, which only guides the step."""
-        images, temperature = self.image_features(batch.images), self.settings.T
+        images, temperature = self.image_features(batch.images), self.option(self.cfg, "T")
         logits = self.logits(images, self.text_features())
         target = F.softmax(self.logits(images, self.text_anchors) / temperature, dim=-1)
         self.divergence = temperature**2 * F.cross_entropy(logits / temperature, target)  # up to the target's entropy
@@ -42,10 +69,10 @@ class ProGrad(CoOp):
 
     def backward(self, loss: Tensor) -> None:
         """Subtract LAMBDA times the part of the gradient that would raise the divergence."""
-        weights = list(self.learner.parameters())
+        weights, strength = list(self.learner.parameters()), self.option(self.cfg, "LAMBDA")
         general = torch.autograd.grad(self.scaled(self.divergence), weights, retain_graph=True)
         super().backward(loss)
         for weight, gradient in zip(weights, general):
             direction = F.normalize(gradient.flatten(), dim=0)
             against = (weight.grad.flatten() @ direction).clamp(max=0)  # 0 where the two agree
-            weight.grad -= self.settings.LAMBDA * against * direction.view_as(weight)
+            weight.grad -= strength * against * direction.view_as(weight)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..allowed import Real
 from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.imagenet_templates import IMAGENET_TEMPLATES
@@ -18,8 +20,12 @@ from .parts.averaging import WeightAverage
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> list[float]:
     """Return the weights of the epochs 1..N in the average; they sum to 1."""
-    weights = [math.exp(-0.5 * ((epoch - mean) / std) ** 2) for epoch in range(1, epochs + 1)]
+    weights = [_gaussian(epoch, mean, std) for epoch in range(1, epochs + 1)]
     return [w / sum(weights) for w in weights]
+
+
+def _gaussian(epoch: int, mean: float, std: float) -> float:
+    return math.exp(-0.5 * ((epoch - mean) / std) ** 2)
 
 
 class PromptSRC(IVLP):
@@ -37,7 +43,22 @@ class PromptSRC(IVLP):
         "GPA_MEAN": 15,
         "GPA_STD": 1,
     }
+    allowed = {
+        "GPA_MEAN": Real("epoch that weighs most in the average of epochs", -1e6, 1e6),
+        "GPA_STD": Real("width of the average's Gaussian in epochs", 1e-3, 1e6),
+    }
     official_ignored = (r"prompt_learner\.ZS_image_encoder\..+",)
+
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
+        """Refuse an average to which no epoch belongs."""
+        super().check_cfg(cfg)
+        s = cfg.TRAINER[cls.node()]
+        if not any(_gaussian(epoch, s.GPA_MEAN, s.GPA_STD) for epoch in range(1, cfg.OPTIM.MAX_EPOCH + 1)):
+            raise ValueError(
+                f"TRAINER.{cls.node()}.GPA_MEAN {s.GPA_MEAN} and GPA_STD {s.GPA_STD} give none of the epochs 1 to "
+                f"{cfg.OPTIM.MAX_EPOCH} a weight; allowed: a GPA_MEAN near these, or a wider GPA_STD"
+            )
 
     def build_learner(self) -> nn.Module:
         """Compute the frozen class texts; start the average; build the prompts."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..allowed import Flag, OneOf, Real, Whole
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import tokenize
 from ..clip_patches.attention import precontext_mask
@@ -20,10 +21,9 @@ from .base import Batch, PromptTrainer, unit
 from .ivlp import IVLP
 from .parts.averaging import WeightAverage
 from .parts.feature_cache import FeatureCache
-from .parts.prompts import DeepPrompts, context_from_words
+from .parts.prompts import DeepPrompts, context_from_words, context_words
 
 logger = logging.getLogger(__name__)
-PRECONTEXTS = ("both", "text", "vision", "none")
 
 
 class TaskAwarePrompts(DeepPrompts):
@@ -87,6 +87,15 @@ class TAC(PromptTrainer):
         "PRECONTEXT": "both",
         "MASK": True,
     }
+    allowed = {
+        "N_CENTERS": Whole("task centres; no more than there are classes", 1, 100_000),
+        "CENTERS_INIT": OneOf("start of the clustering", ("random", "k-means++")),
+        "RECLUSTER": Flag("at a test, cluster the classes at hand instead of keeping the training task's centres"),
+        "IMAGE_DROPOUT": Real("dropout of the image features in training", 0, 1, below=True),
+        "TARGET_DROPOUT": Real("dropout of the frozen image features in training", 0, 1, below=True),
+        "PRECONTEXT": OneOf("towers that see the task centres", ("both", "text", "vision", "none")),
+        "MASK": Flag("keep patches from attending to the task centres"),
+    }
     checkpoint_folder = "VLPromptLearner"
     official_names = (
         (r"VPT_topk_t\.(\w+)", r"to_text.\1"),
@@ -96,14 +105,10 @@ class TAC(PromptTrainer):
     )
     official_ignored = (r"prompt_learner\.(topk|ZS_image_encoder\..+)",)
 
-    def check_cfg(self, cfg: Any) -> None:
-        """Refuse an unknown pre-context, and loaders that do not return the image without augmentation."""
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
+        """Refuse loaders that do not return the image without augmentation."""
         super().check_cfg(cfg)
-        precontext = cfg.TRAINER[self.node()].PRECONTEXT
-        if precontext not in PRECONTEXTS:
-            raise ValueError(
-                f"TRAINER.{self.node()}.PRECONTEXT is {precontext!r}; allowed are {', '.join(PRECONTEXTS)}"
-            )
         if not cfg.DATALOADER.RETURN_IMG0:
             raise ValueError("TAC's image term needs the un-augmented image: set DATALOADER.RETURN_IMG0 True")
 
@@ -121,8 +126,9 @@ class TAC(PromptTrainer):
             )
         self.text_anchors = class_anchors(self.clip, sentences)
         centers = spherical_kmeans(self.text_anchors, min(s.N_CENTERS, len(sentences)), init=s.CENTERS_INIT)
-        ctx = context_from_words(self.clip, s.CTX_INIT, s.N_CTX_TEXT)
-        tokens = tokenize(self.clip, fill(s.CTX_INIT + " {}.", self.classnames))
+        words = context_words(s.CTX_INIT)
+        ctx = context_from_words(self.clip, words, s.N_CTX_TEXT)
+        tokens = tokenize(self.clip, fill(words + " {}.", self.classnames))
         self.sentences = encoders.embed_tokens(self.clip, tokens)
         self.teacher = FeatureCache(len(self.dm.dataset.train_x))
         self.average = WeightAverage()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 from torch import Tensor, nn
 
+from ..allowed import OneOf, Whole
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import activation
 from .base import unit
 from .kgcoop import KgCoOp
+from .parts.options import LAYERS
 from .parts.prompts import Context
 
 
@@ -49,26 +50,22 @@ class TCP(KgCoOp):
     * the text behind the frozen features (the data set's hand-written prompt).
     """
 
-    options = {**KgCoOp.options, "PROMPT_LAYER": -1}  # -1: two thirds of the tower, 8 of 12
+    options = {**KgCoOp.options, "PROMPT_LAYER": -1}
+    allowed = {
+        "PROMPT_LAYER": Whole("layer of the class-aware prompts; -1: at two thirds of the tower", 2, LAYERS, (-1,)),
+        "CSC": OneOf("one context serves all classes", (False,)),
+        "CLASS_TOKEN_POSITION": OneOf("the class name follows the context", ("end",)),
+    }
     official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
     official_ignored = (r"(prompt_learner\.)?bias_vectors",)
-
-    def check_cfg(self, cfg: Any) -> None:
-        """Refuse contexts that class-aware prompts cannot replace."""
-        super().check_cfg(cfg)
-        s = cfg.TRAINER[self.node()]
-        if s.CSC or s.CLASS_TOKEN_POSITION != "end":
-            raise ValueError(
-                "TCP takes one context in front of the class name: CSC False and CLASS_TOKEN_POSITION 'end', "
-                f"not CSC {s.CSC} and {s.CLASS_TOKEN_POSITION!r}"
-            )
 
     def build_learner(self) -> ClassAwareContext:
         """Choose the layer of the class-aware prompts; build both contexts."""
         layers, layer = self.anatomy.text_layers, self.settings.PROMPT_LAYER
         if layer != -1 and not 2 <= layer <= layers:
             raise ValueError(
-                f"PROMPT_LAYER {layer} is not possible: allowed are 2 to {layers}, or -1 for two thirds of the tower"
+                f"TRAINER.{self.node()}.PROMPT_LAYER {layer} is not possible: allowed are 2 to {layers}, or -1 for "
+                "two thirds of the tower"
             )
         if layer == -1:
             layer = round(layers * 2 / 3)

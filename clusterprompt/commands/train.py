@@ -49,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--source-domains", nargs="+", metavar="NAME", help="source domains, for Dassl's own data sets")
     add("--target-domains", nargs="+", metavar="NAME", help="target domains, for Dassl's own data sets")
     add("--head", default="", help="name of the head, for Dassl's own trainers")
+    add(
+        "--options",
+        action="store_true",
+        help="list the settings that --trainer takes, with defaults and allowed values, and do nothing else",
+    )
     add("opts", nargs="*", metavar="KEY VALUE", help="config values, such as OPTIM.MAX_EPOCH 5")
     return parser
 
@@ -60,7 +65,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         following = words[i + 1]
         if word == "--resume" and re.fullmatch(r"[A-Z][A-Z0-9_]*(\.\w+)+", following) and not os.path.isdir(following):
             words[i] = "--resume="  # what follows is a config key, not a folder
+        if re.fullmatch(r"-[0-9.]+[eE][+-]?[0-9]+", following):
+            words[i + 1] = f" {following}"  # a number like -1e-5, which argparse would take for an option
     args = build_parser().parse_intermixed_args(words)
+    args.opts = [word.lstrip() if word.startswith(" -") else word for word in args.opts]
     args.resume = True if args.resume == "" else args.resume
     return args
 
@@ -75,9 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
 
     def work() -> None:
-        from ..running.train import train
+        from ..running.train import settings_table, train
 
-        train(train_options(args))
+        if args.options:
+            print(settings_table(args.trainer))
+        else:
+            train(train_options(args))
 
     return guarded(work, with_traceback=args.traceback, go_on="--resume goes on from the last checkpoint")
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import platform
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, config, dassl_compat, registration
+from .. import __version__, allowed, config, dassl_compat, dassl_keys, registration
 from ..record import folder as run_folder
 from ..record.files import write_text
 from .options import TrainOptions
@@ -57,7 +59,7 @@ def make_cfg(options: TrainOptions) -> Any:
     """Build the frozen config: defaults, data set's yaml, trainer's yaml, options, KEY VALUE pairs.
 
     Raises:
-        ValueError: A key, a trainer or a data set that does not exist, or a value of another type.
+        ValueError: A key, a trainer or a data set that does not exist, or a value that is not allowed.
         FileNotFoundError: A yaml file that does not exist.
     """
     dassl_compat.prepare()
@@ -85,11 +87,53 @@ def make_cfg(options: TrainOptions) -> Any:
     if options.seed is not None:
         cfg.SEED = options.seed
     config.merge_pairs(cfg, options.opts)
+    if cfg.RESUME and not os.path.isdir(cfg.RESUME):
+        raise ValueError(f"RESUME is {cfg.RESUME!r}; allowed: the folder of a run, which exists, or ''")
     if options.resume and not options.eval_only:
         cfg.RESUME = cfg.OUTPUT_DIR if options.resume is True else options.resume
     cfg.freeze()
     _check_names(cfg)
+    _check_values(cfg)
     return cfg
+
+
+def _check_values(cfg) -> None:
+    """Refuse values that are not allowed; a host's trainer checks its own options itself, when it is built."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if inspect.ismethod(getattr(trainer, "check_cfg", None)):
+        trainer.check_cfg(cfg)
+    else:
+        own = trainer.rules() if hasattr(trainer, "rules") else {}
+        allowed.check(cfg, {**own, **dassl_keys.rules()})
+
+
+def settings_table(trainer: str) -> str:
+    """Return the settings of a trainer as a table of key, default, allowed values and meaning; its own come first.
+
+    Raises:
+        ValueError: No trainer of that name is registered, or it does not say what it takes.
+    """
+    dassl_compat.prepare()
+    from dassl.config import get_cfg_default
+    from dassl.engine import TRAINER_REGISTRY
+    from tabulate import tabulate
+
+    registration.extend_cfg(cfg := get_cfg_default())
+    known = [name for name in TRAINER_REGISTRY.registered_names() if hasattr(TRAINER_REGISTRY.get(name), "rules")]
+    if trainer not in known:
+        raise ValueError(
+            config.unknown("trainer", trainer, known)
+            if trainer
+            else f"--options: name a --trainer of {', '.join(known)}"
+        )
+    shared = sorted(dassl_keys.rules().items(), key=lambda item: ("." in item[0], item[0].split(".")[0]))
+    rows = [
+        (key, *(textwrap.fill(words, 44) for words in (repr(config.get(cfg, key)), str(rule), rule.meaning)))
+        for key, rule in [*TRAINER_REGISTRY.get(trainer).rules().items(), *shared]
+    ]
+    return tabulate(rows, ("key", "default", "allowed", "meaning"), disable_numparse=True)
 
 
 def _check_names(cfg) -> None:

@@ -341,13 +341,16 @@ def test_kept_views_change_nothing_the_first_time(build):
     [
         ((f"{NODE}.N_CLUSTERS", 17), "N_CLUSTERS is 17 .* into 16"),
         ((f"{NODE}.POOL_SIZE", 3, f"{NODE}.TOP_K", 4), "TOP_K 4 .* POOL_SIZE 3"),
-        ((f"{NODE}.N_CLUSTERS", 0), "N_CLUSTERS is 0; allowed are 1 and more"),
+        ((f"{NODE}.N_CLUSTERS", 0), "N_CLUSTERS is 0; allowed: a whole number from 1"),
         ((f"{NODE}.PROMPT_DEPTH", 4), "tower has 3 layers; allowed are 1 to 3"),
         ((f"{NODE}.N_CTX", 20), "80 more .* CLIP's context of 77"),
-        ((f"{NODE}.POOL", "global"), "'global'; allowed are per_layer, shared"),
-        ((f"{NODE}.KEY_INIT", "zeros"), "'zeros'; allowed are data, random"),
-        ((f"{NODE}.LAMBDA", -1.0), "none may be negative"),
-        ((f"{NODE}.IMAGE_TO_TEXT", 0.0, f"{NODE}.ALPHA", 0.0), "IMAGE_TO_TEXT or ALPHA must be above 0"),
+        ((f"{NODE}.POOL", "global"), "'global'; allowed: per_layer, shared"),
+        ((f"{NODE}.KEY_INIT", "zeros"), "'zeros'; allowed: data, random"),
+        ((f"{NODE}.LAMBDA", -1.0), "LAMBDA is -1.0; allowed: a number from 0"),
+        (
+            (f"{NODE}.IMAGE_TO_TEXT", 0.0, f"{NODE}.ALPHA", 0.0),
+            "IMAGE_TO_TEXT and ALPHA are both 0; one of them must be above 0",
+        ),
         ((f"{NODE}.CACHE_VIEWS", 3, f"{NODE}.CACHE_MB", 0), "3 views of 32 images takes 1 MiB .*CACHE_VIEWS"),
     ],
 )

@@ -179,7 +179,7 @@ def test_teacher_sees_every_image_once(build):
         (("DATALOADER.RETURN_IMG0", False), "RETURN_IMG0 True"),
         (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 4), "tower has 3 layers"),
         (("TRAINER.TAC.PROMPT_DEPTH_VISION", 4), "tower has 3 layers"),
-        (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 0), "allowed are 1 to 3"),
+        (("TRAINER.TAC.PROMPT_DEPTH_TEXT", 0), "PROMPT_DEPTH_TEXT is 0; allowed: a whole number from 1"),
         (("TRAINER.TAC.PREC", "fp8"), "fp32, amp, fp16"),
         (("TRAINER.TAC.CENTERS_INIT", "best"), "random, k-means"),
     ],

@@ -60,9 +60,9 @@ def test_class_aware_prompts(build):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("CSC", True, "CSC True"),
+        ("CSC", True, "CSC is True; allowed: False"),
         ("CLASS_TOKEN_POSITION", "front", "'front'"),
-        ("PROMPT_LAYER", 1, "allowed are 2 to 3"),
+        ("PROMPT_LAYER", 1, "PROMPT_LAYER is 1; allowed: a whole number from 2"),
         ("PROMPT_LAYER", 4, "allowed are 2 to 3"),
     ],
 )

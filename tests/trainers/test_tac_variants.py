@@ -39,7 +39,7 @@ def test_mask(build):
 
 def test_unknown_tower(build):
     """A slip of the pen is named."""
-    with pytest.raises(ValueError, match="'images'; allowed are both, text, vision, none"):
+    with pytest.raises(ValueError, match="'images'; allowed: both, text, vision, none"):
         build("TAC", f"{NODE}.PRECONTEXT", "images")
 
 

@@ -6,14 +6,35 @@ import torch
 from torch import Tensor, nn
 
 from ...clip_patches.anatomy import anatomy, token_embeddings, tokenize
+from ...clip_patches.class_texts import readable
 from ...clip_patches.stock import CLIP
 
 
-def context_from_words(clip: CLIP, words: str, n_ctx: int) -> Tensor:
+def context_words(ctx_init: str | bool | None) -> str:
+    """Return the words that a context starts from, with single spaces; empty for a start from noise.
+
+    Args:
+        ctx_init: The option CTX_INIT. True is "a photo of a", as KgCoOp's configs have it.
+    """
+    return "a photo of a" if ctx_init is True else " ".join(readable(ctx_init or "").split())
+
+
+def count_tokens(clip: CLIP, words: str) -> int:
+    """Return the number of tokens of a text, without SOS and EOT; a word may be several."""
+    return int(tokenize(clip, [words]).argmax()) - 1  # EOT has the highest id
+
+
+def context_from_words(clip: CLIP, words: str, n_ctx: int | None = None) -> Tensor:
     """Return the token embeddings at positions 1..n_ctx of a tokenised text, (n_ctx, D_t).
 
     Past the last word these are the embeddings of EOT and of the padding, as in the official code.
+
+    Args:
+        clip: Stock CLIP.
+        words: The text.
+        n_ctx: Default: all tokens of the text.
     """
+    n_ctx = count_tokens(clip, words) if n_ctx is None else n_ctx
     return token_embeddings(clip, tokenize(clip, [words])[:, 1 : 1 + n_ctx])[0]
 
 
@@ -29,7 +50,7 @@ def check_depth(tower: str, depth: int, layers: int, least: int) -> int:
     Raises:
         ValueError: A depth outside ``least`` to ``layers``.
     """
-    if depth == -1:
+    if depth == -1 and layers:
         return layers
     if not least <= depth <= layers:
         why = (
@@ -37,9 +58,8 @@ def check_depth(tower: str, depth: int, layers: int, least: int) -> int:
             if layers == 0
             else f"the backbone's {tower} tower has {layers} layers"
         )
-        raise ValueError(
-            f"prompt depth {depth} ({tower}) is not possible: {why}; allowed are {least} to {layers}, or -1 for all"
-        )
+        allowed = f"{least} to {layers}, or -1 for all" if layers else "0 in this tower: use a ViT backbone, or that"
+        raise ValueError(f"prompt depth {depth} ({tower}) is not possible: {why}; allowed are {allowed}")
     return depth
 
 
