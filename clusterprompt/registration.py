@@ -11,6 +11,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ from . import dassl_compat
 
 logger = logging.getLogger(__name__)
 # Keys of the config's node DATASET beside Dassl's: CoOp's class halves, and those for own images (docs/own_images.md).
-DATASET_OPTIONS = {"SUBSAMPLE_CLASSES": "all", "CSV": "", "TEMPLATE": "", "DESCRIPTIONS": ""}
+DATASET_OPTIONS = {
+    "SUBSAMPLE_CLASSES": "all",
+    "CSV": "",
+    "TEMPLATE": "",
+    "DESCRIPTIONS": "",
+    "GREY_RANGE": [],  # black and white of images of more than 8 bits, such as [0, 4095]; empty: by the file's mode
+    "FEWER_SHOTS": False,  # a class with fewer images than NUM_SHOTS gives all that it has
+}
 
 
 def extend_cfg(cfg: Any) -> None:
@@ -36,13 +44,14 @@ def extend_cfg(cfg: Any) -> None:
     _register(TRAINER_REGISTRY, methods, "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
-        if not hasattr(kept, "template"):  # the host's class; our trainers read the template from it
-            kept.template = dataset.template
+        for name in ("template", "same_names"):  # our trainers read them from the host's class, too
+            if not hasattr(kept, name):
+                setattr(kept, name, getattr(dataset, name))
 
     frozen = cfg.is_frozen()
     cfg.defrost()
     for key, value in DATASET_OPTIONS.items():
-        cfg.DATASET.setdefault(key, value)
+        cfg.DATASET.setdefault(key, copy(value))
     cfg.TRAIN.setdefault("WANDB", "")  # project of Weights & Biases; empty: not used
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
