@@ -11,6 +11,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ def extend_cfg(cfg: Any) -> None:
     _register(TRAINER_REGISTRY, methods, "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
-        if not hasattr(kept, "template"):  # the host's class; our trainers read the template from it
-            kept.template = dataset.template
+        for name in ("template", "same_names"):  # our trainers read them from the host's class, too
+            if not hasattr(kept, name):
+                setattr(kept, name, getattr(dataset, name))
 
     frozen = cfg.is_frozen()
     cfg.defrost()
     for key, value in ADDED.items():
         name, _, option = key.partition(".")
-        cfg.setdefault(name, CfgNode()).setdefault(option, value)
+        cfg.setdefault(name, CfgNode()).setdefault(option, copy(value))
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for option, default in trainer.options.items():

@@ -16,6 +16,7 @@ from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from ..record.list_check import check_lists
 from . import canonical, fewshot_cache
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,14 @@ class PromptDataset(DatasetBase):
             such key.
         test_only: The set has no training images of its own: its test images stand in for them, there is no validation
             set, and NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
+        same_names: Class names that several labels share, as two of ImageNet's do.
         drawn: The program draws the images itself, for trying things out.
+        checked: The full lists have been checked; see `check_lists`.
         dataset_dir, image_dir: Absolute paths, set on the instance.
         fewshot_digests: ``{"train": ..., "val": ...}``, sha256 of the sampled lists before the classes are halved; see
             `digest`.
         fewshot_digest: The one of "train".
+        fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
     """
 
     folder = ""
@@ -56,7 +60,9 @@ class PromptDataset(DatasetBase):
     n_classes = 0
     counts: dict[str, int] = {}
     test_only = False
+    same_names: Sequence[str] = ()
     drawn = False
+    checked = False
 
     def __init__(self, cfg):
         """Read the files, draw the few-shot sample, keep the wanted classes.
@@ -82,13 +88,18 @@ class PromptDataset(DatasetBase):
         train, val, test = self.read()
         if not test:
             raise ValueError(f"{type(self).__name__}: no test image is listed in {self.dataset_dir}.")
+        parts = {"train": train, "val": val, "test": test}
+        check_lists(parts, os.path.join(self.dataset_dir, self.split_file), self.same_names)
+        self.checked = True
         self._compare_counts(train, val, test)
 
+        self.fewer_shots: dict[str, int] = {}
         if self.test_only:
             train, val = test, None
             if subsample != "all":
                 logger.info("%s is a test-only set: SUBSAMPLE_CLASSES %s has no effect", type(self).__name__, subsample)
         elif num_shots >= 1:
+            self.fewer_shots = find_fewer_shots(train, num_shots, cfg.DATASET.get("FEWER_SHOTS", False))
             train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
 
         self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
@@ -130,7 +141,7 @@ class PromptDataset(DatasetBase):
 
     def as_datums(self, rows: Iterable[Sequence]) -> list:
         """Turn rows (path relative to ``image_dir``, label, classname) into Datum; every image must exist."""
-        rows = [(os.path.join(self.image_dir, *path.split("/")), label, classname) for path, label, classname in rows]
+        rows = [(self.path_of(path), label, classname) for path, label, classname in rows]
         missing = [path for path, _, _ in rows if not os.path.isfile(path)]
         if missing:
             raise FileNotFoundError(
@@ -139,6 +150,11 @@ class PromptDataset(DatasetBase):
                 f"{self._way_out()}"
             )
         return [Datum(impath=path, label=label, classname=classname) for path, label, classname in rows]
+
+    def path_of(self, path: str) -> str:
+        """Return the place of an image that a list names; lists made on Windows have backslashes."""
+        full = os.path.join(self.image_dir, *path.split("/"))
+        return full if "\\" not in path or os.path.isfile(full) else self.path_of(path.replace("\\", "/"))
 
     def lines_of(self, name: str) -> list[str]:
         """Return the lines of a text file below ``dataset_dir``, stripped, without the empty ones."""
@@ -197,15 +213,6 @@ class PromptDataset(DatasetBase):
 
     def _sample_fewshot(self, train: list, val: list | None, num_shots: int, seed: int) -> tuple[list, list | None]:
         """Draw CoOp's few-shot sample, or take the one that CoOp left in its cache."""
-        counts = Counter(item.label for item in train)
-        names = {item.label: item.classname for item in train}
-        short = [f"{names[label]} ({count})" for label, count in sorted(counts.items()) if count < num_shots]
-        if short:
-            raise ValueError(
-                f"DATASET.NUM_SHOTS {num_shots} is more than the training images of {len(short)} classes: "
-                f"{', '.join(short[:10])}"
-                f"{', ...' if len(short) > 10 else ''}. Lower it to {min(counts.values())}, or use -1 for all images."
-            )
         # CoOp seeds once, in train.py, and draws here first. Seeding here gives the same lists whatever ran in between.
         if seed >= 0:
             random.seed(seed)
@@ -232,6 +239,39 @@ def check_num_shots(num_shots: int) -> None:
         raise ValueError(
             f"DATASET.NUM_SHOTS is {num_shots}; allowed are 1, 2, 3, ... images a class, or -1 for all of them."
         )
+
+
+def find_fewer_shots(train: Sequence[Any], num_shots: int, allowed: bool) -> dict[str, int]:
+    """Return the numbers of training images, by class name, of classes that have fewer than ``num_shots``.
+
+    Args:
+        train: All training images.
+        num_shots: Images a class that are to be drawn.
+        allowed: DATASET.FEWER_SHOTS: such a class gives what it has.
+
+    Raises:
+        ValueError: There are such classes, and it is not allowed.
+    """
+    counts = Counter(item.label for item in train)
+    names = {item.label: item.classname for item in train}
+    fewer = {names[label]: count for label, count in sorted(counts.items()) if count < num_shots}
+    if not fewer:
+        return {}
+    short = [f"{name} ({count})" for name, count in fewer.items()]
+    said = f"{', '.join(short[:10])}{', ...' if len(short) > 10 else ''}"
+    if not allowed:
+        raise ValueError(
+            f"DATASET.NUM_SHOTS {num_shots} is more than the training images of {len(short)} classes: {said}. Lower it "
+            f"to {min(counts.values())}, use -1 for all images, or set DATASET.FEWER_SHOTS True to take what there is."
+        )
+    logger.warning(
+        "DATASET.FEWER_SHOTS: %d of %d classes have fewer than %d images, and give all: %s",
+        len(short),
+        len(counts),
+        num_shots,
+        said,
+    )
+    return fewer
 
 
 def check_subsample(subsample: str) -> None:

@@ -21,6 +21,7 @@ class _InFolders(PromptDataset):
     """A set without split file: ``classnames.txt`` names the classes, and each class is a folder of images."""
 
     lists_url = "https://drive.google.com/file/d/1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF/view"
+    same_names = ("missile", "sunglasses")
 
     def classnames_by_folder(self) -> dict[str, str]:
         """Return the class names by folder (``n01440764``: "tench"), in order of ``classnames.txt``."""

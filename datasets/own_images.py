@@ -11,7 +11,7 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..clip_patches.class_texts import read_descriptions, readable
@@ -63,6 +63,7 @@ class OwnImages(PromptDataset):
     def __init__(self, cfg):
         """See :class:`PromptDataset`."""
         self._descriptions = cfg.DATASET.get("DESCRIPTIONS", "")
+        self._grey_range = cfg.DATASET.get("GREY_RANGE", ())
         super().__init__(cfg)
 
     def find(self) -> list[Found]:
@@ -83,7 +84,7 @@ class OwnImages(PromptDataset):
             check_unchanged(split, found, classes, place)
             logger.info("The split is that of %s", place)
         else:
-            split = make_split(self.image_dir, found, classes)
+            split = make_split(self.image_dir, found, classes, self._grey_range)
             place = self._write(split, places)
             sizes = ", ".join(f"{len(split[part])} {part}" for part in ("train", "val", "test"))
             logger.info(
@@ -166,6 +167,12 @@ def read_classes(path: str, folders: list[str]) -> dict[str, str]:
         raise ValueError(
             f"There is only one class in {os.path.dirname(path)}, {folders[0]!r}: at least two are needed."
         )
+    if all(name.strip("0123456789.-_ ") == "" for name in classes.values()):
+        logger.warning(
+            "All class names are numbers (%s), which say nothing to CLIP: give them names in %s, 'folder = class name'",
+            first(classes.values(), 3),
+            path,
+        )
     same: dict[str, list[str]] = {}
     for folder, name in classes.items():
         same.setdefault(readable(name).casefold(), []).append(folder)
@@ -188,7 +195,9 @@ def _lines(path: str) -> list[str]:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
 
 
-def make_split(folder: str, found: list[Found], classes: dict[str, str]) -> dict[str, list]:
+def make_split(
+    folder: str, found: list[Found], classes: dict[str, str], grey_range: Sequence[float] = ()
+) -> dict[str, list]:
     """Decide which images train, validate and test.
 
     Where the user has not decided, 30 % of each class test, 20 % validate and the rest train, at least one each. They
@@ -205,7 +214,13 @@ def make_split(folder: str, found: list[Found], classes: dict[str, str]) -> dict
     split: dict[str, list] = {name: [] for name in LISTS}
     given = any(item.part for item in found)
     by_class: dict[str, list[Found]] = {name: [] for name in classes}
-    damaged_files = find_damaged([os.path.join(folder, item.path) for item in found])
+    damaged_files = find_damaged([os.path.join(folder, item.path) for item in found], grey_range=grey_range)
+    unknown = {path: fault for path, fault in damaged_files.items() if "DATASET.GREY_RANGE" in fault}
+    if unknown:  # a setting of the data set is missing; the images are whole
+        raise ValueError(
+            f"{len(unknown)} of {len(found)} images, first {next(iter(unknown.items()))[0]}: "
+            f"{next(iter(unknown.values()))}"
+        )
     for item in found:
         if fault := damaged_files.get(os.path.join(folder, item.path)):
             split["damaged"].append([item.path, labels[item.folder], fault])

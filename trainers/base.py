@@ -25,11 +25,13 @@ from ..clip_patches.class_texts import read_descriptions
 from ..clip_patches.loading import autocast, load_clip, set_precision
 from ..clip_patches.stock import CLIP
 from ..record import measure
+from ..record.files import check_grey_range
 from ..record.history import Step
 from ..record.recorder import Recorder
 from ..record.tracking import check_wandb
 from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames, checkpoint_path
+from .parts.data import load_data, no_validation, validates
 from .parts.loading import load_learner
 from .parts.options import SHARED
 
@@ -183,6 +185,7 @@ class PromptTrainer(TrainerX):
         """
         allowed.check(cfg, {**cls.rules(), **dassl_keys.rules()})
         dassl_keys.check_together(cfg)
+        check_grey_range(cfg.DATASET.get("GREY_RANGE", ()))
         check_wandb(cfg.TRAIN.get("WANDB", ""))
 
     def build_data_loader(self) -> None:
@@ -199,7 +202,11 @@ class PromptTrainer(TrainerX):
             self.cfg.INPUT.SIZE = size
             self.cfg.freeze()
         if self.task is None:
-            super().build_data_loader()
+            self.dm = load_data(self.cfg)
+            for name in ("train_loader_x", "train_loader_u", "val_loader", "test_loader"):
+                setattr(self, name, getattr(self.dm, name))
+            self.num_source_domains = self.dm.num_source_domains
+            self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
             for step in getattr(self.train_loader_x.dataset.transform, "transforms", ()):
                 if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
                     step.scale = tuple(self.cfg.INPUT.RRCROP_SCALE)
@@ -258,8 +265,20 @@ class PromptTrainer(TrainerX):
         else:
             super().train()
 
+    def check_validation(self) -> None:
+        """Raise ValueError if the epoch is to be chosen by validation and the data set has no images for it.
+
+        Dassl takes the test images then, and so chooses the epoch by the images that it reports on.
+        """
+        if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and not validates(self.dm.dataset):
+            raise ValueError(
+                f"TEST.FINAL_MODEL is best_val, but {no_validation(self.dm.dataset)}. Set TEST.FINAL_MODEL last_step, "
+                "or give it some"
+            )
+
     def before_train(self) -> None:
         """Resume if there is something to resume, and begin the record."""
+        self.check_validation()
         super().before_train()
         self.recorder.start_training(self.cfg.RESUME or self.cfg.OUTPUT_DIR, self.start_epoch)
 
@@ -395,11 +414,16 @@ class PromptTrainer(TrainerX):
 
         Returns:
             The first of the evaluator's results, the accuracy in percent.
+
+        Raises:
+            ValueError: ``val`` without validation images; Dassl would take the test images.
         """
+        split = split or self.cfg.TEST.SPLIT
+        if split == "val" and self.val_loader is None:
+            raise ValueError(f"{no_validation(self.dm.dataset)}: nothing can be said of split 'val'")
         with self.recorder.evaluation(), self.fixed_classes():
             accuracy = super().test(split)
-        validated = (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None
-        self.recorder.add_evaluation("val" if validated else "test", accuracy)
+        self.recorder.add_evaluation("val" if split == "val" else "test", accuracy)
         if self.recorder.status == "finished":  # after training, Dassl closes the writer itself
             self.close_writer()
         return accuracy

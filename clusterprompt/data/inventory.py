@@ -10,6 +10,7 @@ import yaml
 
 from .. import config, configs, registration
 from ..record.files import is_image_name
+from ..record.list_check import find_faults
 from .fetch import differs
 from .sources import SOURCES, Source
 
@@ -145,9 +146,7 @@ def _listed(found: Inventory, cls: Any) -> dict[str, Any] | None:
     """Return the rows of each part; where the lists cannot be read, note a problem and return None."""
     spec = cls.__new__(cls)  # its __init__ would stop at the first fault
     spec.dataset_dir, spec.image_dir = str(found.folder), str(found.image_folder)
-    spec.as_datums = lambda rows: [
-        Row(os.path.join(spec.image_dir, *path.split("/")), label, name) for path, label, name in rows
-    ]
+    spec.as_datums = lambda rows: [Row(spec.path_of(path), label, name) for path, label, name in rows]
     try:
         parts = spec.read()
     except FileNotFoundError as error:
@@ -165,6 +164,7 @@ def _compare(found: Inventory, cls: Any, parts: dict[str, Any]) -> None:
     rows = [row for part in parts.values() for row in part or ()]
     found.counts = {part: len(listed or ()) for part, listed in parts.items() if listed or part in cls.counts}
     found.classes = len({row.label for row in rows})
+    found.problems += find_faults(parts, cls.same_names)
     base = len(str(found.image_folder)) + 1
     listed_paths = dict.fromkeys(row.impath[base:].replace(os.sep, "/") for row in rows)
     elsewhere = [path for path in listed_paths if path not in found.images]

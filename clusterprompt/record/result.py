@@ -47,6 +47,7 @@ class RunRecord:
         classnames: In order of the labels.
         template: The hand-written prompt, with ``{}`` for the class name.
         fewshot_digest: SHA-256 of the training list before the classes are halved.
+        fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
         epoch: Epochs done, or the one in progress.
         learned_parameters: Number of learned parameters; 0 for a method that learns nothing, -1 where it is not known.
         seconds: Wall-clock time of ``train`` and ``test``.
@@ -77,6 +78,7 @@ class RunRecord:
     classnames: list = field(default_factory=list)
     template: str = ""
     fewshot_digest: str | None = None
+    fewer_shots: dict = field(default_factory=dict)
     epoch: int | None = None
     learned_parameters: int = -1
     seconds: dict = field(default_factory=dict)
@@ -159,6 +161,7 @@ class RunRecord:
             classnames=list(trainer.classnames),
             template=trainer.template,
             fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
+            fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
             epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
             learned_parameters=0 if learner is None else sum(p.numel() for p in learner.parameters()),
             seconds={name: round(value, 2) for name, value in recorder.seconds.items()},

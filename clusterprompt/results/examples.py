@@ -79,7 +79,8 @@ def find_confusion(runs: Sequence[Run], notes: list[str]) -> Confusion | None:
         if counts is None:
             classnames = run.record.classnames
             counts = np.zeros((len(classnames), len(classnames)), int)
-        root = run.record.config.get("DATASET", {}).get("ROOT", "")
+        node = run.record.config.get("DATASET", {})
+        root, grey_range = node.get("ROOT", ""), node.get("GREY_RANGE", ())
         for row in rows:
             counts[row.label, row.prediction] += 1
             if row.label != row.prediction:
@@ -93,21 +94,22 @@ def find_confusion(runs: Sequence[Run], notes: list[str]) -> Confusion | None:
     for c in worst:
         chosen = list(errors[c].items())[:: max(1, len(errors[c]) // IMAGES)][:IMAGES]
         examples = [
-            Example(*thumbnail(root, path), path, classnames[prediction]) for path, (root, prediction) in chosen
+            Example(*thumbnail(root, path, grey_range), path, classnames[prediction])
+            for path, (root, prediction) in chosen
         ]
         classes.append(WorstClass(classnames[c], float(accuracy[c]), int(seen[c]), examples))
     return Confusion(classnames, counts, worst, classes)
 
 
-def thumbnail(root: str, path: str) -> tuple[str, str]:
+def thumbnail(root: str, path: str, grey_range: Sequence[float] = ()) -> tuple[str, str]:
     """Return a small JPEG of an image as a data URI; if there is none, "" and why."""
     try:
-        small = read_image(Path(root).expanduser() / path)
+        small = read_image(Path(root).expanduser() / path, grey_range)
         small.thumbnail((PIXELS, PIXELS))
         out = io.BytesIO()
         small.save(out, "JPEG", quality=82)
     except FileNotFoundError:
         return "", "image not found"
-    except (OSError, ValueError):  # PIL's UnidentifiedImageError is an OSError
+    except (OSError, ValueError):
         return "", "image cannot be read"
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode(), ""

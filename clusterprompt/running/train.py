@@ -170,6 +170,8 @@ def _build(options: TrainOptions, cfg):
                 "--model-dir <its --output-dir>"
             )
         trainer.load_model(options.model_dir, epoch=options.load_epoch)
+    elif not options.no_train and hasattr(trainer, "check_validation"):  # a host's trainer has no such check
+        trainer.check_validation()
     return trainer
 
 

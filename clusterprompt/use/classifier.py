@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import dassl_compat, registration
 from ..record import folder as run_folder
 from ..record.result import DamagedRecord, RunRecord
-from .images import Source, decoded_batches
+from .images import Source, decoded_batches, sources_of
 
 if TYPE_CHECKING:
     from ..trainers.base import PromptTrainer
@@ -50,6 +50,7 @@ class Classifier:
         classnames: The classes that it tells apart.
         trainer: The run's trainer in eval mode, without loaders.
         transform: From an RGB picture to the model's input, (3, H, W), as in the run's own test.
+        grey_range: The values that are black and white in images of more than 8 bits, as in the run.
     """
 
     def __init__(self, trainer: PromptTrainer):
@@ -58,6 +59,7 @@ class Classifier:
         self.trainer = trainer
         self.classnames = list(trainer.classnames)
         self.transform = build_transform(trainer.cfg, is_train=False)
+        self.grey_range = trainer.cfg.DATASET.get("GREY_RANGE", ())
         trainer.set_model_mode("eval")
         self._fixed = trainer.fixed_classes()
         self._fixed.__enter__()  # never left: the class texts are computed at the first batch and kept
@@ -72,7 +74,8 @@ class Classifier:
         """Classify images.
 
         Args:
-            images: A path, a PIL image, a folder (all images in it and below, sorted), or any iterable of these.
+            images: A path, a PIL image, an array (H, W, 3) of uint8 in RGB order (OpenCV's is BGR: ``x[:, :, ::-1]``),
+                a folder (all images in it and below, sorted), or any iterable of these.
             topk: Number of classes for each image; at most all.
             batch_size: Images that go through the model at once; default 32, or the run's own test batch where that is
                 smaller.
@@ -83,6 +86,7 @@ class Classifier:
 
         Raises:
             FileNotFoundError: ``images`` is a single path, and there is nothing.
+            TypeError: ``images`` is something else, such as a tensor; :meth:`logits` takes transformed tensors.
             ValueError: ``topk``, ``batch_size`` or ``workers`` below 1.
         """
         if isinstance(images, (str, os.PathLike)) and not os.path.exists(images):
@@ -102,8 +106,7 @@ class Classifier:
         for name, value in (("topk", topk), ("batch size", batch_size), ("number of workers", workers)):
             if value < 1:
                 raise ValueError(f"the {name} is {value}; allowed are 1 and more")
-        sources = images if isinstance(images, Iterable) and not isinstance(images, str) else [images]
-        for batch in decoded_batches(sources, self.transform, batch_size, workers):
+        for batch in decoded_batches(sources_of(images), self.transform, batch_size, workers, self.grey_range):
             readable = [image.tensor for image in batch if image.tensor is not None]
             ranked = iter(self._rank(torch.stack(readable), topk) if readable else [])
             for image in batch:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..record.files import IMAGE_ENDINGS, is_image_name, read_image
+from ..record.files import IMAGE_ENDINGS, as_rgb, is_image_name, read_image
 
 PATIENCE = 0.1  # seconds that a batch which is not full waits for a slow source before it is classified as it is
-Source = str | os.PathLike | Image.Image
+Source = str | os.PathLike | Image.Image | np.ndarray
+WANTED = "a path, a PIL image, an array (H, W, 3) of uint8 in RGB order, or an iterable of these"
 
 
 class Decoded(NamedTuple):
@@ -31,6 +34,33 @@ class Decoded(NamedTuple):
     path: str
     tensor: Tensor | None
     error: str = ""
+
+
+def sources_of(images: Source | Iterable[Source]) -> Iterable[Source]:
+    """Return the pictures that a user gives, one or many, as an iterable.
+
+    Raises:
+        TypeError: It is neither, though Python may be able to iterate over it: a tensor, bytes, an open file, a dict.
+    """
+    if isinstance(images, np.ndarray) and images.dtype.kind in "bcfiu":
+        if images.ndim != 4:
+            return [_picture_of(images)]
+        return [_picture_of(array) for array in images]
+    if isinstance(images, (str, os.PathLike, Image.Image)):
+        return [images]
+    if isinstance(images, (Tensor, bytes, bytearray, memoryview, io.IOBase, Mapping)) or not isinstance(
+        images, Iterable
+    ):
+        raise TypeError(f"a {type(images).__name__} is given; wanted is {WANTED}")
+    return images
+
+
+def _picture_of(array: Any) -> Image.Image:
+    """Return an array as a picture; raise TypeError for one that is none."""
+    colour = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
+    if not colour and not (array.ndim == 2 and array.dtype in (np.uint8, np.uint16)):
+        raise TypeError(f"an array of {array.dtype} with shape {array.shape} is given; wanted is {WANTED}")
+    return Image.fromarray(array)
 
 
 def find(sources: Iterable[Source]) -> Iterator[Source]:
@@ -55,22 +85,35 @@ def _walk(folder: str) -> Iterator[str]:
         yield folder  # where an image should be: reported like any other that cannot be read
 
 
-def decode(source: Source, transform: Callable[[Image.Image], Tensor]) -> Decoded:
-    """Open an image and prepare it for the model; errors are returned, not raised."""
-    path = "" if isinstance(source, Image.Image) else str(source)
+def decode(source: Source, transform: Callable[[Image.Image], Tensor], grey_range: Sequence[float] = ()) -> Decoded:
+    """Open an image and prepare it for the model; errors of files are returned, not raised.
+
+    Raises:
+        TypeError: ``source`` is no picture and no path.
+    """
+    path = "" if isinstance(source, (np.ndarray, Image.Image)) else str(source)
+    if isinstance(source, np.ndarray):
+        source = _picture_of(source)
+    elif not isinstance(source, (str, os.PathLike, Image.Image)):
+        raise TypeError(f"a {type(source).__name__} is among the images; wanted is {WANTED}")
     try:
-        picture = source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)
+        picture = as_rgb(source, grey_range) if isinstance(source, Image.Image) else read_image(source, grey_range)
         return Decoded(path, transform(picture))
     except FileNotFoundError:
         return Decoded(path, None, "no such file")
     except IsADirectoryError:
         return Decoded(path, None, f"the folder holds no image ({', '.join(IMAGE_ENDINGS)})")
-    except Exception as error:  # decoders raise whatever they like on damaged data, and the other images are to go on
-        return Decoded(path, None, f"not a readable image: {error or type(error).__name__}")
+    except Exception as error:  # the other images are to go on
+        reason = (str(error) or type(error).__name__).removeprefix(f"{path}: ")
+        return Decoded(path, None, f"not a readable image: {reason}")
 
 
 def decoded_batches(
-    sources: Iterable[Source], transform: Callable[[Image.Image], Tensor], size: int, workers: int
+    sources: Iterable[Source],
+    transform: Callable[[Image.Image], Tensor],
+    size: int,
+    workers: int,
+    grey_range: Sequence[float] = (),
 ) -> Iterator[list[Decoded]]:
     """Decode images in threads, at most two batches ahead of the one asked for.
 
@@ -80,6 +123,7 @@ def decoded_batches(
         transform: From an RGB picture to (3, H, W).
         size: Images in a batch.
         workers: Threads that decode.
+        grey_range: Of the run's data set, see :func:`..record.files.as_rgb`.
 
     Yields:
         Batches of 1 to ``size`` images in the order of ``sources``.
@@ -94,7 +138,7 @@ def decoded_batches(
             for source in find(sources):
                 if stop.is_set():
                     return
-                ahead.put(pool.submit(decode, source, transform).result)
+                ahead.put(pool.submit(decode, source, transform, grey_range).result)
             ahead.put(None)
         except BaseException as error:  # of the caller's iterable: raised where the batches are read
             ahead.put(_raiser(error))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from ..record.files import atomic_path, read_image, write_text
+from ..record.files import ImageError, atomic_path, read_image, write_text
 from ..record.result import RunRecord
 from .classifier import Classifier, load_run, read_record
 
@@ -115,11 +114,11 @@ def read_images(classifier: Classifier, paths: Sequence[str | Path]) -> Tensor:
     images = []
     for path in paths:
         try:
-            images.append(classifier.transform(read_image(path)))
+            images.append(classifier.transform(read_image(path, classifier.grey_range)))
         except FileNotFoundError:
             raise FileNotFoundError(f"no picture {path}") from None
-        except UnidentifiedImageError:
-            raise ValueError(f"{path} is not a picture that can be read") from None
+        except ImageError as error:
+            raise ValueError(f"not a picture that can be read: {error}") from None
     return torch.stack(images)
 
 

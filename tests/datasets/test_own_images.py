@@ -116,7 +116,9 @@ def test_odd_names_and_formats(tmp_path, load, caplog):
     assert len(used) == 3 * 4 + len(modes) - 1
     assert all(os.path.join(odd.name, *name.split("/")) in used for name in modes)
     (said,) = [message for message in caplog.messages if "Damaged" in message]
-    assert "(2)" in said and f"{BLUEBIRD}/photo 1.jpg (" in said and f"{FRENCH}/no image.png (not an image)" in said
+    assert (
+        "(2)" in said and f"{BLUEBIRD}/photo 1.jpg (" in said and f"{FRENCH}/no image.png (not an image (JPEG, " in said
+    )
     assert [row[0] for row in read(root / SPLIT)["damaged"]] == [f"{FRENCH}/no image.png", f"{BLUEBIRD}/photo 1.jpg"]
     assert "1 *.db" in caplog.text
     caplog.clear()

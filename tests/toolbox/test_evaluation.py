@@ -73,6 +73,16 @@ def test_confusion_matrix(cfg, tmp_path):
 
 
 @toolbox_only
+def test_confusion_matrix_has_all_classes(cfg, tmp_path):
+    """Fault: a class without a test image has no row, and all later rows belong to other labels than their number."""
+    evaluator = build_evaluator(cfg("TEST.COMPUTE_CMAT", True), lab2cname=dict(enumerate("abcd")))
+    evaluator.process(torch.eye(4)[[0, 2, 2]], torch.tensor([0, 2, 2]))
+    evaluator.evaluate()
+    cmat = torch.load(tmp_path / "out" / "cmat.pt", weights_only=True)
+    assert cmat.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@toolbox_only
 def test_nothing_to_evaluate(cfg):
     """Fault: division by zero."""
     with pytest.raises(ValueError, match="Nothing to evaluate"):

@@ -306,8 +306,19 @@ def test_evaluation(cfg, capsys):
         assert trainer.images == images and 0 <= accuracy <= 100 and type(accuracy) is float
         assert f"*{name}*" in capsys.readouterr().out
     trainer.val_loader, trainer.images = None, 0
-    trainer.test("val")
-    assert trainer.images == 12
+    with pytest.raises(ValueError, match="has no validation set; set TEST.SPLIT test"):
+        trainer.test("val")
+    assert trainer.images == 0
+
+
+@toolbox_only
+def test_the_epoch_is_never_chosen_on_the_test_set(cfg):
+    """Fault: without a validation set, best_val keeps the epoch that is best on the test images."""
+    trainer = ToyTrainer(cfg("TEST.FINAL_MODEL", "best_val"))
+    trainer.val_loader = None
+    with pytest.raises(ValueError, match="FINAL_MODEL is best_val, but 'ToyPictures' has no validation set"):
+        trainer.train()
+    assert trainer.epoch == 0
 
 
 @toolbox_only

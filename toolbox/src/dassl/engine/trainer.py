@@ -350,6 +350,9 @@ class SimpleTrainer(TrainerBase):
 
     def before_train(self):
         directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
+        cfg = self.cfg
+        if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST and self.val_loader is None:
+            raise ValueError(f"TEST.FINAL_MODEL is best_val, but {cfg.DATASET.NAME!r} has no validation set")
         self.start_epoch = self.resume_model_if_exist(directory)
         self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
@@ -388,19 +391,23 @@ class SimpleTrainer(TrainerBase):
         """Evaluate on a split.
 
         Args:
-            split: "val" uses the validation set where there is one; all else is "test". Default: cfg.TEST.SPLIT.
+            split: "val" is the validation set; all else is "test". Default: cfg.TEST.SPLIT.
             is_final: Accepted for callers that pass it; has no effect.
 
         Returns:
             The first result of the evaluator: accuracy in percent.
+
+        Raises:
+            ValueError: "val", and there is no validation set. (Dassl takes the test set then.)
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = self.cfg.TEST.SPLIT if split is None else split
-        if split == "val" and self.val_loader is not None:
-            loader = self.val_loader
-        else:
-            split, loader = "test", self.test_loader
+        if split == "val" and self.val_loader is None:
+            raise ValueError(
+                f"{self.cfg.DATASET.NAME!r} has no validation set; set TEST.SPLIT test and TEST.FINAL_MODEL last_step"
+            )
+        split, loader = ("val", self.val_loader) if split == "val" else ("test", self.test_loader)
         print(f"Evaluate on the *{split}* set")
         for batch in tqdm(loader, desc=split, disable=None, leave=False):
             input, label = self.parse_batch_test(batch)

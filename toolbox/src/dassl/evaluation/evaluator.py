@@ -110,7 +110,9 @@ class Classification(EvaluatorBase):
         return mean
 
     def _save_confusion_matrix(self, y_true, y_pred):
-        cmat = confusion_matrix(y_true, y_pred, normalize="true")
+        # All classes, those without an image too: rows and columns are labels.
+        labels = np.arange(max(*self._lab2cname, y_true.max(), y_pred.max()) + 1)
+        cmat = confusion_matrix(y_true, y_pred, normalize="true", labels=labels)
         path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
         mkdir_if_missing(self.cfg.OUTPUT_DIR)
         torch.save(torch.from_numpy(cmat), path)  # a tensor, so that torch's default loading reads it

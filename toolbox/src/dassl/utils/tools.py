@@ -83,25 +83,31 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
 
 
 def read_image(path: str) -> Image.Image:
-    """Read a picture and convert it to RGB.
+    """Read a picture and convert it to RGB, as Dassl does; of 16 bits the upper 8 are kept.
+
+    A ``DatasetWrapper`` with a reader of its own goes to the ``dataset_wrapper`` of ``DataManager``.
 
     Raises:
         MissingFileError: There is no file (a FileNotFoundError).
-        ImageReadError: It is not a picture, or damaged (an OSError).
+        ImageReadError: It is no regular file, not a picture, damaged, or has signed, floating or 32-bit values
+            (an OSError).
     """
     if not os.path.exists(path):
         raise MissingFileError(f"No image at {path!r}; check DATASET.ROOT and that the data set is complete")
     try:
+        if not os.path.isfile(path):  # a named pipe could be read for ever
+            raise ValueError("not a regular file")
         with Image.open(path) as image:
-            if image.mode.startswith("I") and (image.getextrema()[1] or 0) > 255:
-                image = image.point(lambda value: value * (1 / 256)).convert(
-                    "L"
-                )  # 16 bits, which convert() would cut off at 255: all white
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                image = Image.fromarray(
+                    (np.asarray(image) >> 8).astype(np.uint8)
+                )  # convert() makes all above 255 white
+            if image.mode in ("I", "F"):
+                raise ValueError(f"no rule says which values of mode {image.mode} are black and white")
             return image.convert("RGB")
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise ImageReadError(
-            f"Cannot read the image {path!r} ({type(error).__name__}: {error}); it is damaged or "
-            f"not an image, fetch it again or take it off the list"
+            f"Cannot read the image {path!r} ({type(error).__name__}: {error}); mend it, or take it off the list"
         ) from error
 
 

@@ -1,0 +1,73 @@
+"""Construct a run's data loaders, on any Dassl, with this project's reader of images and check of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from dassl.data import data_manager
+
+from ...record.files import ImageError, needs_remark, read_image
+from ...record.list_check import check_lists
+
+SAMPLE = 256  # images whose headers are looked at before training
+
+
+class ImageLoader(data_manager.DatasetWrapper):
+    """Dassl's list of images as a torch data set, read by :func:`read_image` whatever the host reads images with."""
+
+    def __getitem__(self, idx: int) -> dict:
+        """Return one item with the keys of Dassl's: label, domain, impath, index, img (img2, ... ) and perhaps img0."""
+        datum = self.data_source[idx]
+        image = _read(datum.impath, self.cfg.DATASET.get("GREY_RANGE", ()))
+        item = {key: getattr(datum, key) for key in ("label", "domain", "impath")} | {"index": idx}
+        transforms = self.transform if isinstance(self.transform, (list, tuple)) else [self.transform]
+        for number, transform in enumerate(transforms, 1):
+            views = [transform(image) if transform else image for _ in range(self.k_tfm)]
+            item["img" if number == 1 else f"img{number}"] = views if self.k_tfm > 1 else views[0]
+        if self.return_img0:
+            item["img0"] = self.to_tensor(image)
+        return item
+
+
+def _read(path: str, grey_range: Sequence[float]) -> Any:
+    """Read an image; say what to do where it cannot be read."""
+    try:
+        return read_image(path, grey_range)
+    except ImageError as error:
+        way_out = "" if "DATASET.GREY_RANGE" in str(error) else "; mend it, or take it out of the data set"
+        raise type(error)(f"{error}{way_out}") from error
+
+
+def load_data(cfg: Any) -> Any:
+    """Construct Dassl's DataManager of a config, and check what can be known before training.
+
+    Raises:
+        ValueError: The labels, names and parts of a data set contradict each other; no validation images for TEST.SPLIT
+            val.
+    """
+    manager = data_manager.DataManager(cfg, dataset_wrapper=ImageLoader)
+    dataset = manager.dataset
+    if not getattr(dataset, "checked", False):  # our own are, in full
+        parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
+        check_lists(parts, f"{type(dataset).__name__} ({type(dataset).__module__})", getattr(dataset, "same_names", ()))
+    if cfg.TEST.SPLIT == "val" and not validates(dataset):
+        raise ValueError(f"TEST.SPLIT is val, but {no_validation(dataset)}. Set TEST.SPLIT test")
+    every = list(chain(dataset.train_x, dataset.test))
+    for item in every[:: max(1, len(every) // SAMPLE)]:
+        if needs_remark(item.impath):
+            _read(item.impath, cfg.DATASET.get("GREY_RANGE", ()))
+    return manager
+
+
+def validates(dataset: Any) -> bool:
+    """Tell whether a data set has validation images that are not its test images."""
+    val, test = ({item.impath for item in items or ()} for items in (dataset.val, dataset.test))
+    return bool(val) and val != test
+
+
+def no_validation(dataset: Any) -> str:
+    """Say that a data set has no validation images of its own."""
+    its = "validates on its test images" if dataset.val else "has no validation images"
+    return f"{type(dataset).__name__} {its}"
