@@ -76,7 +76,7 @@ def _resume(options: TrainOptions, cfg, folder: str) -> str:
 
 
 def _refuse_changed(folder: str, cfg) -> None:
-    """Refuse to go on with a run of other settings; the trainer compares again, with what the weights were saved with."""
+    """Refuse to go on with a run of other settings; the trainer compares again, with those beside the weights."""
     from ..trainers.parts.resume import refuse_other_settings
 
     record = RunRecord.find(folder)
