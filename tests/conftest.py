@@ -2,7 +2,6 @@
 
 import json
 import random
-import warnings
 from pathlib import Path
 
 import golden_clip
@@ -71,25 +70,8 @@ def own_caltech_root(tmp_path):
 @pytest.fixture(scope="session")
 def clip_file(tmp_path_factory):
     """A CLIP with random weights: 32 px, 2 layers, width 64; enough to run everything."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from clip.model import CLIP
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CLIP(
-            embed_dim=32,
-            image_resolution=32,
-            vision_layers=2,
-            vision_width=64,
-            vision_patch_size=16,
-            context_length=77,
-            vocab_size=49408,
-            transformer_width=64,
-            transformer_heads=1,
-            transformer_layers=2,
-        )
     path = tmp_path_factory.mktemp("clip") / "random.pt"
-    torch.save(model.state_dict(), path)
+    torch.save(support.random_clip(), path)
     return str(path)
 
 

@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dassl
 import torch
 import torch.nn.functional as F
 from dassl.engine import TrainerX
@@ -25,7 +27,7 @@ from ..clip_patches.class_texts import read_descriptions
 from ..clip_patches.loading import autocast, load_clip, set_precision
 from ..clip_patches.stock import CLIP
 from ..record import measure
-from ..record.files import check_grey_range
+from ..record.files import check_grey_range, write_bytes
 from ..record.history import Step
 from ..record.recorder import Recorder
 from ..record.tracking import check_wandb
@@ -34,6 +36,7 @@ from .parts.checkpoints import Renames, checkpoint_path
 from .parts.data import load_data, no_validation, validates
 from .parts.loading import load_learner
 from .parts.options import SHARED
+from .parts.resume import find_state, restore_generators, restore_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class PromptTrainer(TrainerX):
     text_needs_image: Any = False  # a bool, or a property
     tied_to_classes: Any = ""  # a str, or a property
     clip: CLIP
+    saves_resume_state = False  # Dassl need not: `save_model` does
     learner: Any  # an nn.Module of the method's own class, or None
     cfg: Any  # Dassl's attributes from here on
     dm: Any
@@ -235,6 +239,7 @@ class PromptTrainer(TrainerX):
             self.scaler = torch.amp.GradScaler("cuda")
         self.model = self.learner
         self.optim = build_optimizer(self.learner, self.cfg.OPTIM)
+        self._check_optimizer()
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model(self.checkpoint_folder, self.learner, self.optim, self.sched)
         logger.info(
@@ -245,6 +250,17 @@ class PromptTrainer(TrainerX):
             self.precision,
             measure.device_name(self.device),
         )
+
+    def _check_optimizer(self) -> None:
+        """Refuse an optimiser that would leave some of the learner as it is, or move anything else."""
+        optimised = {id(p) for group in self.optim.param_groups for p in group["params"]}
+        wanted = {id(p): name for name, p in self.learner.named_parameters() if p.requires_grad}
+        left_out = [name for key, name in wanted.items() if key not in optimised]
+        foreign = len(optimised - wanted.keys() - {id(p) for p in self.learner.parameters()})
+        if left_out or foreign:
+            what = f"would not train {', '.join(left_out[:6])}" if left_out else f"would train {foreign} other tensors"
+            staged = "; OPTIM.STAGED_LR True reaches tensors in submodules only: set it to False"
+            raise ValueError(f"Dassl's optimiser {what}{staged if self.cfg.OPTIM.STAGED_LR else ''}")
 
     def _check_ops(self) -> None:
         """Fail early and clearly where a device lacks half-precision kernels."""
@@ -279,8 +295,50 @@ class PromptTrainer(TrainerX):
     def before_train(self) -> None:
         """Resume if there is something to resume, and begin the record."""
         self.check_validation()
+        self._resumed: dict[str, Any] | None = None
         super().before_train()
-        self.recorder.start_training(self.cfg.RESUME or self.cfg.OUTPUT_DIR, self.start_epoch)
+        self.recorder.start_training(self._resumed["run"]["history"] if self._resumed else [], self.start_epoch)
+        if self._resumed:
+            restore_generators(self._resumed)
+            self._complete_checkpoints(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+
+    def check_resume(self) -> None:
+        """Refuse a run that cannot go on, before anything is changed; see :func:`.resume.find_state`."""
+        if self.learner is not None:
+            find_state(self, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Go on from the last committed state of a run; return the epoch to go on with.
+
+        Raises:
+            ValueError: The state is damaged, or of another run.
+        """
+        state = find_state(self, directory)
+        if state is None:
+            print(f"No checkpoint found in {directory}, train from scratch")
+            return 0
+        restore_state(self, state, directory)
+        self._resumed = state
+        print(f"Resuming the run in {directory} after epoch {state['epoch']}")
+        return state["epoch"]
+
+    def _complete_checkpoints(self, source: str) -> None:
+        """Write the checkpoint files that a kill, or another output folder, has kept from being there."""
+        here, there = (Path(folder, self.checkpoint_folder) for folder in (self.output_dir, source))
+        best = there / "model-best.pth.tar"
+        if self.cfg.TEST.FINAL_MODEL == "best_val" and here.resolve() != there.resolve() and best.is_file():
+            here.mkdir(parents=True, exist_ok=True)
+            write_bytes(here / best.name, best.read_bytes())
+        freq, epoch = self.cfg.TRAIN.CHECKPOINT_FREQ, self.start_epoch
+        due = epoch == self.max_epoch or (freq > 0 and epoch % freq == 0)
+        if due and not (here / f"model.pth.tar-{epoch}").is_file():
+            self.save_model(epoch - 1, self.output_dir)
+
+    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
+        """Write Dassl's checkpoint files, then commit the state that a resumed run goes on from."""
+        super().save_model(epoch, directory, *args, **kwargs)
+        if self.learner is not None:
+            save_state(self, directory, epoch + 1)
 
     def run_epoch(self) -> None:
         """Run one epoch and append its averages to the history."""
@@ -370,8 +428,17 @@ class PromptTrainer(TrainerX):
     def after_train(self) -> None:
         """Test and write the finished record."""
         self.recorder.end_training(self.max_epoch - self.start_epoch)
+        if not hasattr(dassl, "IMPLEMENTATION"):  # real Dassl says "Finish training"; MaPLe's parser waits for this
+            print("Finished training")
         super().after_train()
-        self.recorder.finish()
+        self.recorder.finish(self._deployed_checkpoint())
+
+    def _deployed_checkpoint(self) -> Path | None:
+        """Return the file that a test of this run will load; None if there is none."""
+        try:
+            return checkpoint_path(self.output_dir, self.checkpoint_folder)
+        except FileNotFoundError:
+            return None
 
     # ------------------------------------------------------------------ evaluation
     @contextmanager
@@ -431,12 +498,14 @@ class PromptTrainer(TrainerX):
     # ------------------------------------------------------------------ scalars and checkpoints
     def write_scalar(self, tag: str, value: float, *step: int) -> None:
         """Log a number to tensorboard (Dassl's part), and to Weights & Biases if the config names a project."""
-        super().write_scalar(tag, value, *step)
+        if hasattr(TrainerX, "write_scalar"):  # forks of Dassl lack it
+            super().write_scalar(tag, value, *step)
         self.recorder.log_scalar(tag, value, *step)
 
     def close_writer(self) -> None:
         """Close tensorboard's writer and the run at Weights & Biases."""
-        super().close_writer()
+        if hasattr(TrainerX, "close_writer"):
+            super().close_writer()
         self.recorder.close()
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
-
-from .result import RunRecord
 
 
 class Step(NamedTuple):
@@ -41,12 +38,6 @@ def epoch_entry(epoch: int, lr: float, steps: list[Step], seconds: float) -> dic
         "accuracy": _mean(accuracies) if accuracies else None,
         "seconds": round(seconds, 2),
     }
-
-
-def earlier_history(folder: str | Path, epochs: int) -> list[dict]:
-    """Return the history of the first ``epochs`` epochs of an interrupted run, as far as its record has it."""
-    record = RunRecord.find(folder)
-    return [entry for entry in record.history if entry["epoch"] <= epochs] if record else []
 
 
 def _mean(numbers: Iterable[float]) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from .history import Step, earlier_history, epoch_entry
+from .folder import checkpoint_mark
+from .history import Step, epoch_entry
 from .predictions import Predictions
 from .result import RunRecord, task_of
 from .tracking import WandbRun
@@ -24,6 +26,7 @@ class Recorder:
         seconds: Wall-clock time of ``train`` and of all tests, ``test``.
         seconds_per_epoch: Wall-clock time of an epoch, validation and checkpoints included.
         predictions: Collects the evaluation in progress.
+        checkpoint: File and digest of the weights that were loaded or deployed, see :func:`.folder.checkpoint_mark`.
     """
 
     def __init__(self, trainer: Any):
@@ -34,23 +37,25 @@ class Recorder:
         self.seconds = {"train": 0.0, "test": 0.0}
         self.seconds_per_epoch = 0.0
         self.predictions = Predictions()
+        self.checkpoint: dict[str, str] | None = None
         self._trainer = trainer
+        self._wrote = False
         self._steps: list[Step] = []
         self._began = 0.0
         self._wandb: WandbRun | None = None
 
     # ------------------------------------------------------------------ training
-    def start_training(self, earlier: str, epochs: int) -> None:
+    def start_training(self, history: list[dict], epochs: int) -> None:
         """Begin the record of a training run, new or resumed.
 
         Args:
-            earlier: Folder of the run that is resumed, if there is one.
+            history: Entries of the run that is resumed; empty for a new run.
             epochs: Epochs that it has done; 0 for a new run.
         """
-        self.history = earlier_history(earlier, epochs)
+        self.history = [entry for entry in history if entry["epoch"] <= epochs]
         self.trained_on = task_of(self._trainer.cfg)
         self.status = "training"
-        self._began = time.time()
+        self._began = time.monotonic()
         self.write()
 
     @contextmanager
@@ -61,9 +66,9 @@ class Recorder:
             number: Epoch, counted from 1.
             lr: Learning rate of its steps.
         """
-        self._steps, began = [], time.time()
+        self._steps, began = [], time.monotonic()
         yield
-        self.history.append(epoch_entry(number, lr, self._steps, time.time() - began))
+        self.history.append(epoch_entry(number, lr, self._steps, time.monotonic() - began))
 
     def add_step(self, step: Step) -> None:
         """Add a step of optimisation."""
@@ -75,14 +80,21 @@ class Recorder:
         Args:
             epochs: Epochs that this process has done; 0 in a run that was interrupted in its final test and resumed.
         """
-        self.seconds["train"] = time.time() - self._began
+        self.seconds["train"] = time.monotonic() - self._began
         if epochs:
             self.seconds_per_epoch = self.seconds["train"] / epochs
         else:
-            self.seconds_per_epoch = sum(entry["seconds"] for entry in self.history) / max(1, len(self.history))
+            # Records of older versions may lack the seconds.
+            known = [entry["seconds"] for entry in self.history if isinstance(entry.get("seconds"), (int, float))]
+            self.seconds_per_epoch = sum(known) / max(1, len(known))
 
-    def finish(self) -> None:
-        """Write the record of a training run that is trained and tested."""
+    def finish(self, checkpoint: Path | None = None) -> None:
+        """Write the record of a training run that is trained and tested.
+
+        Args:
+            checkpoint: The file whose weights a test of this run will load.
+        """
+        self.checkpoint = checkpoint_mark(checkpoint) if checkpoint else None
         self.status = "finished"
         self.write()
 
@@ -90,10 +102,10 @@ class Recorder:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Collect the predictions of one evaluation, and count its time."""
-        began = time.time()
+        began = time.monotonic()
         self.predictions = Predictions()
         yield
-        self.seconds["test"] += time.time() - began
+        self.seconds["test"] += time.monotonic() - began
 
     def add_evaluation(self, split: str, accuracy: float) -> None:
         """Keep the scores of the evaluation that just ended, and write the record.
@@ -111,8 +123,16 @@ class Recorder:
 
     # ------------------------------------------------------------------ files and scalars
     def write(self) -> None:
-        """Write ``result.json`` into the run's folder."""
-        RunRecord.of(self._trainer).write(self._trainer.output_dir)
+        """Write ``result.json`` into the run's folder.
+
+        Raises:
+            FileNotFoundError: The folder was there, and somebody has removed it.
+        """
+        folder = self._trainer.output_dir
+        if self._wrote and not Path(folder).is_dir():
+            raise FileNotFoundError(f"the output folder {folder} was removed while the run was writing to it")
+        RunRecord.of(self._trainer).write(folder)
+        self._wrote = True
 
     def log_scalar(self, tag: str, value: float, *step: int) -> None:
         """Send a number to Weights & Biases, if the config names a project."""

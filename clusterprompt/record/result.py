@@ -48,6 +48,8 @@ class RunRecord:
         template: The hand-written prompt, with ``{}`` for the class name.
         fewshot_digest: SHA-256 of the training list before the classes are halved.
         fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
+        checkpoint: ``file``, below the training run's folder, and ``sha256`` of the weights: in a test those that it
+            loaded, in a finished training run those that a test will load; None where nothing was loaded.
         epoch: Epochs done, or the one in progress.
         learned_parameters: Number of learned parameters; 0 for a method that learns nothing, -1 where it is not known.
         seconds: Wall-clock time of ``train`` and ``test``.
@@ -79,6 +81,7 @@ class RunRecord:
     template: str = ""
     fewshot_digest: str | None = None
     fewer_shots: dict = field(default_factory=dict)
+    checkpoint: dict | None = None
     epoch: int | None = None
     learned_parameters: int = -1
     seconds: dict = field(default_factory=dict)
@@ -162,6 +165,7 @@ class RunRecord:
             template=trainer.template,
             fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
             fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
+            checkpoint=recorder.checkpoint,
             epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
             learned_parameters=0 if learner is None else sum(p.numel() for p in learner.parameters()),
             seconds={name: round(value, 2) for name, value in recorder.seconds.items()},
@@ -171,7 +175,7 @@ class RunRecord:
             versions=measure.versions(),
             commit=commit(),
             history=recorder.history,
-            config=json.loads(json.dumps(cfg, default=list)),
+            config=plain_config(cfg),
             extra=trainer.extra_results(),
         )
 
@@ -207,20 +211,7 @@ class RunRecord:
 
         Settings that do not change the numbers of a run do not count, nor do those of other methods.
         """
-        if not self.config:
-            return []
-        now = json.loads(json.dumps(cfg, default=str))
-        own = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
-        local = set(LOCAL_SETTINGS)
-        if cfg.DATASET.NAME == "ImageFolder":  # its root says which data they are
-            local.discard("DATASET.ROOT")
-        changed = []
-        for key in sorted(set(keys(self.config)) & set(keys(now))):
-            old, new = get(self.config, key), get(now, key)
-            counts = key.startswith(own) if key.startswith("TRAINER.") else key not in local
-            if counts and old != new:
-                changed.append(f"{key} {old!r} -> {new!r}")
-        return changed
+        return changed_settings(self.config, cfg)
 
 
 # Settings that do not change the numbers of a run, or (INPUT.SIZE) follow from those that do.
@@ -234,6 +225,29 @@ LOCAL_SETTINGS = (
     "TRAIN.WANDB",
     "INPUT.SIZE",
 )
+
+
+def plain_config(cfg: Any) -> dict[str, Any]:
+    """Return a config as nested dicts of what JSON holds."""
+    return json.loads(json.dumps(cfg, default=list))
+
+
+def changed_settings(old_config: dict[str, Any], cfg: Any) -> list[str]:
+    """Return the settings in which a run's config differs from ``cfg``; see :meth:`RunRecord.changed_settings`."""
+    if not old_config:
+        return []
+    now = plain_config(cfg)
+    own = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
+    local = set(LOCAL_SETTINGS)
+    if cfg.DATASET.NAME == "ImageFolder":  # its root says which data they are
+        local.discard("DATASET.ROOT")
+    changed = []
+    for key in sorted(set(keys(old_config)) & set(keys(now))):
+        old, new = get(old_config, key), get(now, key)
+        counts = key.startswith(own) if key.startswith("TRAINER.") else key not in local
+        if counts and old != new:
+            changed.append(f"{key} {old!r} -> {new!r}")
+    return changed
 
 
 def task_of(cfg: Any) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ def prepare_output(options: TrainOptions, cfg: Any) -> str:
         FileNotFoundError: The folder to resume from does not exist.
     """
     folder = cfg.OUTPUT_DIR
+    run_folder.check_writable(folder)
     if options.resume and options.overwrite:
         raise ValueError(
             "--resume goes on with the run in the output folder, --overwrite replaces it; give one of them"
@@ -31,6 +34,9 @@ def prepare_output(options: TrainOptions, cfg: Any) -> str:
         return _clear(options, folder)
     if isinstance(options.resume, str) and not os.path.isdir(options.resume):
         raise FileNotFoundError(f"--resume {options.resume}: no such folder")
+    if run_folder.is_half_cleared(folder):
+        print(f"An --overwrite of {folder} was interrupted: removing the rest of the old run.")
+        return "clear"
     state, record = run_folder.state(folder), RunRecord.find(folder)
     tests_a_run = options.eval_only and run_folder.holds_models(folder)
     if state == "finished" and record and not tests_a_run:
@@ -43,9 +49,9 @@ def prepare_output(options: TrainOptions, cfg: Any) -> str:
     if options.eval_only:
         return "start"
     if state == "unfinished":
-        return _resume(options, cfg, folder, record)
+        return _resume(options, cfg, folder)
     if isinstance(options.resume, str):
-        _refuse_changed(options.resume, RunRecord.find(options.resume), cfg, "Use its own")
+        _refuse_changed(options.resume, cfg)
     elif options.resume:
         print(f"Nothing to resume in {folder}: starting from the beginning.")
     return "start"
@@ -60,19 +66,42 @@ def _clear(options: TrainOptions, folder: str) -> str:
     return "clear"
 
 
-def _resume(options: TrainOptions, cfg, folder: str, record: RunRecord | None) -> str:
+def _resume(options: TrainOptions, cfg, folder: str) -> str:
     """Check that the unfinished run in the folder may go on."""
     own = options.resume is True or (options.resume and os.path.realpath(options.resume) == os.path.realpath(folder))
     if not own:
         raise ValueError(f"{folder} holds an unfinished run. Go on with it: --resume. Replace it: --overwrite")
-    _refuse_changed(folder, record, cfg, "Use its own, or --overwrite")
+    _refuse_changed(folder, cfg)
     return "resume"
 
 
-def _refuse_changed(folder: str, record: RunRecord | None, cfg, way_out: str) -> None:
-    changed = record.changed_settings(cfg) if record else []
-    if changed:
-        raise ValueError(f"--resume: the run in {folder} has other settings: {'; '.join(changed[:8])}. {way_out}")
+def _refuse_changed(folder: str, cfg) -> None:
+    """Refuse to go on with a run of other settings; the trainer compares again, with those beside the weights."""
+    from ..trainers.parts.resume import refuse_other_settings
+
+    record = RunRecord.find(folder)
+    refuse_other_settings(folder, record.changed_settings(cfg) if record else [])
+
+
+def refuse_other_data(folder: str, cfg: Any) -> None:
+    """Refuse to call a run finished that was trained on another few-shot sample.
+
+    Raises:
+        ValueError: The samples differ. Data that are not there any more are not compared.
+    """
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    from ..trainers.parts.resume import refuse_other_sample
+
+    record = RunRecord.find(folder)
+    if record is None or not record.fewshot_digest or record.drawn:
+        return
+    try:
+        with redirect_stdout(io.StringIO()):
+            dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+    except (OSError, ValueError, AssertionError):
+        return
+    refuse_other_sample(folder, record.fewshot_digest, getattr(dataset, "fewshot_digest", None))
 
 
 def _report_finished(folder: str, record: RunRecord, changed: list[str]) -> None:

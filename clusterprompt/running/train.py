@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 import platform
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from .. import __version__, allowed, config, dassl_compat, dassl_keys, registrat
 from ..record import folder as run_folder
 from ..record.files import write_text
 from .options import TrainOptions
-from .output import prepare_output
+from .output import prepare_output, refuse_other_data
 from .spec import data_root, find_config
 
 
@@ -39,20 +39,23 @@ def train(options: TrainOptions) -> Any:
     warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
     with _console() as console:
         sys.stdout = head = _Tee(console)
-        try:
-            cfg = make_cfg(options)
+        cfg = make_cfg(options)
+        with run_folder.owned(cfg.OUTPUT_DIR):
             plan = prepare_output(options, cfg)
             if plan == "skip":
+                refuse_other_data(cfg.OUTPUT_DIR, cfg)
                 return None
             trainer = _build(options, cfg)
-        finally:
+            if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
+                trainer.check_resume()
             sys.stdout = console
-        _open_folder(cfg, head.text.getvalue(), clear=plan == "clear")
-        if options.eval_only:
-            trainer.test()
-        elif not options.no_train:
-            trainer.train()
-        return trainer
+            _open_folder(cfg, head.text.getvalue(), clear=plan == "clear")
+            with _one_error_of_writers():
+                if options.eval_only:
+                    trainer.test()
+                elif not options.no_train:
+                    trainer.train()
+            return trainer
 
 
 def make_cfg(options: TrainOptions) -> Any:
@@ -87,7 +90,7 @@ def make_cfg(options: TrainOptions) -> Any:
     if options.seed is not None:
         cfg.SEED = options.seed
     config.merge_pairs(cfg, options.opts)
-    if cfg.RESUME and not os.path.isdir(cfg.RESUME):
+    if cfg.RESUME and not Path(cfg.RESUME).is_dir():
         raise ValueError(f"RESUME is {cfg.RESUME!r}; allowed: the folder of a run, which exists, or ''")
     if options.resume and not options.eval_only:
         cfg.RESUME = cfg.OUTPUT_DIR if options.resume is True else options.resume
@@ -181,7 +184,7 @@ def _open_folder(cfg, head: str, clear: bool) -> None:
 
     if clear:
         run_folder.clear(cfg.OUTPUT_DIR)
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    run_folder.open_folder(cfg.OUTPUT_DIR)
     run_folder.rotate_log(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR)
     file = getattr(sys.stdout, "file", None)
@@ -203,6 +206,22 @@ def environment(cfg: Any) -> str:
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
         f"dassl: {kind}, clusterprompt {__version__}, {device}"
     )
+
+
+@contextmanager
+def _one_error_of_writers() -> Iterator[None]:
+    """Silence the traceback of tensorboard's thread: it hands the same error to the thread that trains."""
+    hook = threading.excepthook
+
+    def quiet(args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__name__ != "_AsyncWriterThread":
+            hook(args)
+
+    threading.excepthook = quiet
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 @contextmanager

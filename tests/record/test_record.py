@@ -227,15 +227,22 @@ def test_file_names_that_are_not_utf8(tmp_path):
     assert b"\ncaf\xe9.jpg,0,0,1.000000\n" in (tmp_path / "predictions.csv").read_bytes()
 
 
-def test_seconds_of_an_epoch_after_a_lost_test(build, tmp_path):
-    """Catches: a run stopped in its final test that, resumed, took no time."""
+@pytest.mark.parametrize("seconds, expected", [((30.0, 50.0), 40.0), ((None, 50.0), 50.0), ((None, None), 0.0)])
+def test_seconds_of_an_epoch_after_a_lost_test(build, tmp_path, seconds, expected):
+    """Catches: a run stopped in its final test that, resumed, took no time, or ends in a KeyError where its history is
+    of a version that kept no seconds.
+    """
     build("CoOp", output=tmp_path).train()
-    record = result(tmp_path)
-    record["history"] = [{**entry, "seconds": seconds} for entry, seconds in zip(record["history"], (30.0, 50.0))]
-    (tmp_path / "result.json").write_text(json.dumps(record))
+    state = torch.load(tmp_path / "resume_state.pt", weights_only=True)
+    for entry, value in zip(state["run"]["history"], seconds):
+        del entry["seconds"]
+        entry.update({"seconds": value} if value else {})
+    torch.save(state, tmp_path / "resume_state.pt")
+    (tmp_path / "result.json").unlink()  # the history does not depend on it
     resumed = build("CoOp", "RESUME", str(tmp_path), output=tmp_path)
     resumed.train()
-    assert resumed.start_epoch == resumed.max_epoch == 2 and result(tmp_path)["seconds_per_epoch"] == 40.0
+    assert resumed.start_epoch == resumed.max_epoch == 2 and len(result(tmp_path)["history"]) == 2
+    assert result(tmp_path)["seconds_per_epoch"] == expected
 
 
 def test_classes_that_share_a_name():

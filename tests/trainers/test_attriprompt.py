@@ -212,7 +212,7 @@ def test_keys_are_started_once(build, tmp_path):
     whole = build("AttriPrompt", *options, output=tmp_path / "a")
     whole.train()
     for name, pairs in (
-        ("resumed", ("RESUME", str(tmp_path / "a"), "OPTIM.MAX_EPOCH", 2)),
+        ("resumed", ("RESUME", str(tmp_path / "a"))),
         ("random", (f"{NODE}.KEY_INIT", "random")),
     ):
         trainer = build("AttriPrompt", *options, *pairs, output=tmp_path / name)

@@ -23,26 +23,27 @@ REBUILT = re.compile(r"(^|\.)(token_prefix|token_suffix|logit_scale)$")
 
 
 def checkpoint_path(directory: str | Path, folder: str, epoch: int | None = None) -> Path:
-    """Return the file to load: a ``.safetensors`` file itself, or a checkpoint of a run; see :func:`find_checkpoint`.
+    """Return the file to load: the named file itself, or a checkpoint of a run; see :func:`find_checkpoint`.
 
     Raises:
         ValueError: An epoch of a single file.
     """
-    if not str(directory).endswith(".safetensors"):
+    directory = Path(directory).expanduser()
+    if not directory.is_file():
         return find_checkpoint(directory, folder, epoch)
     if epoch is not None:
         raise ValueError(
             f"{directory} is a single file: epoch {epoch} cannot be chosen from it. Leave out --load-epoch, or name "
             "the run's folder"
         )
-    return Path(directory)
+    return directory
 
 
 def find_checkpoint(directory: str | Path, folder: str, epoch: int | None = None) -> Path:
     """Return the path of a checkpoint of a run.
 
     Args:
-        directory: Output folder of the training run.
+        directory: Output folder of the training run, or the model folder below it.
         folder: Name of the model folder below it, e.g. ``prompt_learner``.
         epoch: Epoch to load; default the best model, else the file that the folder's ``checkpoint`` names.
 
@@ -51,6 +52,8 @@ def find_checkpoint(directory: str | Path, folder: str, epoch: int | None = None
     """
     root = Path(directory).expanduser()
     here = root / folder
+    if root.name == folder and not here.is_dir():
+        root, here = root.parent, root
     if not here.is_dir():
         others = sorted(p.parent.name for p in root.glob("*/checkpoint"))
         found = (
@@ -93,7 +96,15 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         if not notes.get("written_by", "").startswith("clusterprompt"):
             return weights, {key: notes[key] for key in ("epoch",) if key in notes}
         return weights, {**notes, **{key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}}
-    checkpoint = load_checkpoint(str(path))
+    try:
+        checkpoint = load_checkpoint(str(path))
+    except Exception as error:  # real Dassl lets through whatever torch and pickle raise
+        if isinstance(error, OSError) or type(error).__name__ == "CheckpointError":
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read: it is truncated or not a file of torch.save ({reason[:120]}). Name another one"
+        ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no state_dict")
@@ -157,6 +168,7 @@ def learner_weights(
     frozen = own | {name.removeprefix("visual.") for name in own if name.startswith("visual.")}
     found, foreign = {}, []
     for name, value in state_dict.items():
+        name = name.removeprefix("module.")  # of DataParallel
         new = new_name(name, renames) or name
         if new in wanted:
             found[new] = value

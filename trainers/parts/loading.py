@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...record.folder import checkpoint_mark
 from .checkpoints import learner_weights, read_with_notes
 from .origin import methods_by_names, origin_of
 
@@ -49,6 +50,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> None:
         raise ValueError(f"{error}. By its entries it is of {' or '.join(others)}, not of {name}") from error
     learner.load_state_dict(fitting)
     trainer.recorder.trained_on = trained_on
+    trainer.recorder.checkpoint = checkpoint_mark(path) if trainer.task is None else None
     print(f"Loaded {trainer.checkpoint_folder} from {path} (epoch {notes.get('epoch', '?')})")
 
 

@@ -1,8 +1,9 @@
-"""What a checkpoint does not hold but a run needs to go on as if it had never stopped.
+"""The whole state of a run at the end of an epoch, in one file, so that a run goes on as if it had never stopped.
 
-``<output_dir>/resume_state.pt`` is written with each checkpoint and holds the epoch, the state of all random
-generators, the best validation result, the gradient scaler, and what the trainer's ``trainer_state()`` returns, if it
-has that method.
+``<output_dir>/resume_state.pt`` is written after the checkpoints and their pointers, and holds the models, optimisers
+and schedules of the epoch, the state of all random generators, the best validation result, the gradient scaler, and
+what the trainer's ``trainer_state()`` returns, if it has that method. One rename replaces it, so whenever the process
+is killed, it is of one epoch; resuming does not look at the checkpoints where it exists.
 """
 
 import os
@@ -21,6 +22,17 @@ _ANEW = (
 )
 
 
+def checkpoint_of(trainer, name: str, epoch: int) -> dict:
+    """Return the content of a checkpoint of one registered model, without its validation result."""
+    optim, sched = trainer._optims[name], trainer._scheds[name]
+    return {
+        "state_dict": trainer._models[name].state_dict(),
+        "epoch": epoch,
+        "optimizer": None if optim is None else optim.state_dict(),
+        "scheduler": None if sched is None else sched.state_dict(),
+    }
+
+
 def save_resume_state(trainer, directory: str, epoch: int) -> None:
     """Write the state of ``trainer`` and of the generators.
 
@@ -30,6 +42,7 @@ def save_resume_state(trainer, directory: str, epoch: int) -> None:
     name, keys, *rest = np.random.get_state()
     state = {
         "epoch": epoch,
+        "models": {name: checkpoint_of(trainer, name, epoch) for name in trainer.get_model_names()},
         "rng": {
             "python": random.getstate(),
             "numpy": [name, keys.tolist(), *rest],  # a list: safe loading takes no numpy array
@@ -48,17 +61,22 @@ def save_resume_state(trainer, directory: str, epoch: int) -> None:
         torch.save(state, tmp)
 
 
+def read_resume_state(directory: str) -> dict | None:
+    """Return what ``save_resume_state`` wrote; None if it wrote nothing."""
+    path = os.path.join(directory, FILE)
+    return safe_load(path) if os.path.isfile(path) else None
+
+
 def load_resume_state(trainer, directory: str, epoch: int) -> bool:
-    """Restore what ``save_resume_state`` wrote, if it was at the same epoch.
+    """Restore all but the models, if the state is of the same epoch.
 
     Returns:
-        Whether it was; if not, the run goes on from its checkpoint, but not bit for bit.
+        Whether it was; if not (runs of older versions), the run goes on from its checkpoint, but not bit for bit.
     """
-    path = os.path.join(directory, FILE)
-    if not os.path.isfile(path):
+    path, state = os.path.join(directory, FILE), read_resume_state(directory)
+    if state is None:
         print(f"No {path}: {_ANEW}")
         return False
-    state = safe_load(path)
     if state["epoch"] != epoch:
         print(f"{path} is of epoch {state['epoch']}, the checkpoint of epoch {epoch}: {_ANEW}")
         return False

@@ -13,8 +13,8 @@ from .._left_out import names_left_out
 from ..data import DataManager
 from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, load_checkpoint, resume_from_checkpoint, tolist_if_not
-from ..utils.checkpoints import BEST, read_pointer, write_checkpoint, write_pointer
-from .resume import load_resume_state, save_resume_state
+from ..utils.checkpoints import BEST, read_pointer, restore_checkpoint, write_checkpoint, write_pointer
+from .resume import checkpoint_of, load_resume_state, read_resume_state, save_resume_state
 from .writer import build_writer
 
 __getattr__ = names_left_out(__name__, "TrainerXU", "SimpleNet")
@@ -22,6 +22,8 @@ __getattr__ = names_left_out(__name__, "TrainerXU", "SimpleNet")
 
 class TrainerBase:
     """Named models with their optimisers and schedules; the loop over epochs; checkpoints."""
+
+    saves_resume_state = True  # False for a trainer that keeps the state for resuming itself
 
     def __init__(self):
         self._models = OrderedDict()
@@ -161,23 +163,17 @@ class TrainerBase:
         """
         paths = []
         for name in self.get_model_names():
-            optim, sched = self._optims[name], self._scheds[name]
-            state = {
-                "state_dict": self._models[name].state_dict(),
-                "epoch": epoch + 1,
-                "optimizer": None if optim is None else optim.state_dict(),
-                "scheduler": None if sched is None else sched.state_dict(),
-                "val_result": val_result,
-            }
+            state = {**checkpoint_of(self, name, epoch + 1), "val_result": val_result}
             paths.append(write_checkpoint(state, os.path.join(directory, name), is_best, model_name=model_name))
-        if paths:
-            save_resume_state(self, directory, epoch + 1)
-            self._note_weights(epoch + 1, paths[-1])
-        for path in paths:  # last, so that they never point at half a set
+        for path in paths:  # after all files, so that they never point at half a set
             write_pointer(path)
+        if paths:
+            self._note_weights(epoch + 1, paths[-1])
+        if paths and self.saves_resume_state:  # last: this is what a resumed run goes on from
+            save_resume_state(self, directory, epoch + 1)
 
     def resume_model_if_exist(self, directory) -> int:
-        """Load the checkpoints written last in ``directory``, if each registered model has one.
+        """Load the last committed state in ``directory``; of older runs the checkpoints written last.
 
         Returns:
             The epoch to go on with; 0 if there is nothing to resume.
@@ -191,10 +187,15 @@ class TrainerBase:
             print(f"No checkpoint found in {directory!r}, train from scratch")
             return 0
         print(f"Found checkpoint at {directory!r}, will resume training")
-        epochs = [
-            resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
-            for name, folder in zip(names, folders)
-        ]
+        committed = (read_resume_state(directory) or {}).get("models", {})
+        if committed.keys() >= set(names):
+            parts = ((committed[name], self._models[name], self._optims[name], self._scheds[name]) for name in names)
+            epochs = [restore_checkpoint(*part) for part in parts]
+        else:
+            epochs = [
+                resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
+                for name, folder in zip(names, folders)
+            ]
         if len(set(epochs)) > 1:
             raise ValueError(
                 f"The checkpoints in {directory!r} are of different epochs {dict(zip(names, epochs))}; let "
@@ -355,8 +356,8 @@ class SimpleTrainer(TrainerBase):
             raise ValueError(f"TEST.FINAL_MODEL is best_val, but {cfg.DATASET.NAME!r} has no validation set")
         self.start_epoch = self.resume_model_if_exist(directory)
         self.init_writer(os.path.join(self.output_dir, "tensorboard"))
-        self.time_start = time.time()
-        if self.start_epoch > 0:
+        self.time_start = time.monotonic()
+        if self.start_epoch > 0 and self.saves_resume_state:
             load_resume_state(self, directory, self.start_epoch)
 
     def after_epoch(self):
@@ -383,7 +384,7 @@ class SimpleTrainer(TrainerBase):
             else:
                 print("Deploy the last-epoch model")
             self.test()
-        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        print(f"Elapsed: {datetime.timedelta(seconds=round(time.monotonic() - self.time_start))}")
         self.close_writer()
 
     @torch.no_grad()
@@ -437,11 +438,11 @@ class TrainerX(SimpleTrainer):
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
         freq = self.cfg.TRAIN.PRINT_FREQ
-        end = time.time()
+        end = time.monotonic()
         for self.batch_idx, batch in enumerate(self.train_loader_x):
-            data_time.update(time.time() - end)
+            data_time.update(time.monotonic() - end)
             losses.update(self.forward_backward(batch))
-            batch_time.update(time.time() - end)
+            batch_time.update(time.monotonic() - end)
 
             if (self.batch_idx + 1) % freq == 0 or self.num_batches < freq:
                 left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
@@ -459,7 +460,7 @@ class TrainerX(SimpleTrainer):
             for name, meter in losses.meters.items():
                 self.write_scalar(f"train/{name}", meter.avg, step)
             self.write_scalar("train/lr", self.get_current_lr(), step)
-            end = time.time()
+            end = time.monotonic()
 
     def parse_batch_train(self, batch):
         """Return images, labels and domains of a batch, on the device."""

@@ -172,7 +172,11 @@ def resume_from_checkpoint(fdir: str, model, optimizer=None, scheduler=None) -> 
     if path is None:
         raise FileNotFoundError(f"No file {POINTER!r} in {fdir!r}: nothing to resume from")
     print(f"Loading checkpoint from {path}")
-    checkpoint = load_checkpoint(path)
+    return restore_checkpoint(load_checkpoint(path), model, optimizer, scheduler)
+
+
+def restore_checkpoint(checkpoint: dict, model, optimizer=None, scheduler=None) -> int:
+    """Load a checkpoint's content; return the epoch to go on with."""
     model.load_state_dict(checkpoint["state_dict"])
     for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
         if target is not None and checkpoint.get(name) is not None:
