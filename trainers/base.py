@@ -20,7 +20,9 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
-from .. import allowed, dassl_keys
+from .. import dassl_keys
+from ..allowed import Rule, rule_for
+from ..allowed import check as check_allowed
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
 from ..clip_patches.class_texts import read_descriptions
@@ -70,7 +72,7 @@ class PromptTrainer(TrainerX):
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
-    allowed: Mapping[str, allowed.Rule] = SHARED
+    allowed: Mapping[str, Rule] = SHARED
     config_node = ""
     checkpoint_folder = "prompt_learner"
     official_names: Renames = ()
@@ -168,13 +170,12 @@ class PromptTrainer(TrainerX):
         return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
 
     @classmethod
-    def rules(cls) -> dict[str, allowed.Rule]:
+    def rules(cls) -> dict[str, Rule]:
         """Return what each option of the method takes, by dotted key."""
         declared = [vars(base).get("allowed", {}) for base in reversed(cls.__mro__)]
         known = {name: rule for each in declared for name, rule in each.items()}
         return {
-            f"TRAINER.{cls.node()}.{name}": allowed.rule_for(default, known.get(name))
-            for name, default in cls.options.items()
+            f"TRAINER.{cls.node()}.{name}": rule_for(default, known.get(name)) for name, default in cls.options.items()
         }
 
     @classmethod
@@ -187,7 +188,7 @@ class PromptTrainer(TrainerX):
             ValueError: A value of Dassl's keys or of the method's options that is not allowed, or wandb asked for and
                 not installed.
         """
-        allowed.check(cfg, {**cls.rules(), **dassl_keys.rules()})
+        check_allowed(cfg, {**cls.rules(), **dassl_keys.rules()})
         dassl_keys.check_together(cfg)
         check_grey_range(cfg.DATASET.get("GREY_RANGE", ()))
         check_wandb(cfg.TRAIN.get("WANDB", ""))
@@ -211,7 +212,7 @@ class PromptTrainer(TrainerX):
                 setattr(self, name, getattr(self.dm, name))
             self.num_source_domains = self.dm.num_source_domains
             self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
-            for step in getattr(self.train_loader_x.dataset.transform, "transforms", ()):
+            for step in getattr(self.dm.train_loader_x.dataset.transform, "transforms", ()):
                 if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
                     step.scale = tuple(self.cfg.INPUT.RRCROP_SCALE)
         else:
