@@ -175,6 +175,11 @@ def _clip_model() -> ModuleType:
     return importlib.import_module(".model", import_clip().__name__)
 
 
+def is_published(name: str) -> bool:
+    """Tell whether a backbone is the embedded one or one of OpenAI's, by name: nothing else is opened for it."""
+    return name == EMBEDDED or name in import_clip().available_models()
+
+
 def _state_dict(name: str, download_root: str | None) -> dict[str, Tensor]:
     if name == EMBEDDED:
         from .embedded_clip import embedded_state_dict
@@ -182,7 +187,7 @@ def _state_dict(name: str, download_root: str | None) -> dict[str, Tensor]:
         return embedded_state_dict()
     clip = import_clip()
     path = Path(os.path.expandvars(name)).expanduser()
-    if name in clip.available_models():
+    if name in clip.available_models():  # also where a file of that name lies here
         path = _download(name, download_root)
     elif not path.is_file():
         looks_like_path = os.sep in name or path.suffix in (".pt", ".pth", ".bin")

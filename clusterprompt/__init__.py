@@ -52,8 +52,10 @@ def load_run(
     device: str = "",
     precision: str = "",
     backbone: str = "",
+    *,
+    trust_record: bool = False,
 ) -> Classifier:
     """Load a trained run, ready to classify images; see `clusterprompt.use.classifier.load_run`."""
     from .use.classifier import load_run as implementation
 
-    return implementation(folder, classes, device, precision, backbone)
+    return implementation(folder, classes, device, precision, backbone, trust_record=trust_record)

@@ -25,7 +25,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(parser)
     add("out", type=Path, metavar="OUT", help="file to write: *.safetensors or *.onnx")
     add("--classes", nargs="+", metavar="NAME", help="classes, in place of those of the training; after the file")
-    add("--backbone", default="", metavar="NAME", help="name or file of the run's CLIP, where it lies elsewhere now")
     return parser
 
 
@@ -39,4 +38,4 @@ def _export(args: argparse.Namespace) -> None:
     """Export, and print a sentence about the file."""
     from ..use.export import export
 
-    print(export(args.run, args.out, args.classes, args.backbone))
+    print(export(args.run, args.out, args.classes, args.backbone, trust_record=args.trust_record))

@@ -58,8 +58,12 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, what: str = "output folder of a training run") -> None:
-    """Add ``--run``."""
+    """Add ``--run``, and the user's word on the files that its record names: ``--backbone``, ``--trust-record``."""
     parser.add_argument("--run", required=True, type=Path, metavar="FOLDER", help=what)
+    words = "name or file of the run's CLIP; default: that of the record, if it is one of OpenAI's or the embedded one"
+    parser.add_argument("--backbone", default="", metavar="NAME", help=words)
+    words = "open the files that the run's record names (CLIP, class descriptions); only for runs that are your own"
+    parser.add_argument("--trust-record", action="store_true", help=words)
 
 
 def seeds_label(seeds: Sequence[int]) -> str:

@@ -23,7 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(parser, "output folder of a training run of AttriPrompt or TAC")
     add("--images", nargs="+", type=Path, default=[], metavar="IMAGE", help="pictures to show; default: test images")
     add("--output", "--out", type=Path, metavar="FOLDER", help="folder of the pictures; default: <run>/pictures")
-    add("--backbone", default="", metavar="NAME", help="name or file of the run's CLIP, where it lies elsewhere now")
+    words = "folder of the data sets, for test images; default: environment's DATA, else data/"
+    add("--data", "--root", default="", metavar="FOLDER", help=words)
     return parser
 
 
@@ -35,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _draw(args: argparse.Namespace) -> None:
     """Draw, and print where the pictures are and what they show."""
+    from ..running.spec import data_root
     from ..use.pictures_page import draw, write_page
 
-    drawn = draw(args.run, args.images, args.backbone)
+    drawn = draw(args.run, args.images, args.backbone, data_root=data_root(args.data), trust_record=args.trust_record)
     folder = args.output or args.run / "pictures"
     page = write_page(folder, args.run, drawn)
     for name, _, caption in drawn:

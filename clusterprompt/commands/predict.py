@@ -5,7 +5,8 @@
 
 A folder stands for all images in it and below, sorted; - reads paths from stdin, one a line. Results are printed in the
 order of the images, as soon as a batch of them is done. An image that cannot be read is reported, and the others are
-classified; the exit code is then 1.
+classified; the exit code is then 1. Control characters in names are printed as escapes such as \\n; --json has the names
+as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import load_run
+from ..record.names import printable
 from .errors import guarded
 from .options import add_run, parser_for
 
@@ -37,7 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, metavar="N", help="images that go through the model at once (default 32)")
     add("--workers", type=int, metavar="N", help="threads that decode images (default one a core, at most 8)")
     add("--device", default="", metavar="cpu|cuda", help="default: a GPU if there is one")
-    add("--backbone", default="", metavar="NAME", help="name or file of the run's CLIP, where it lies elsewhere now")
     return parser
 
 
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     """Classify and print; return the exit code."""
-    classifier = load_run(args.run, args.classes, device=args.device, backbone=args.backbone)
+    classifier = load_run(
+        args.run, args.classes, device=args.device, backbone=args.backbone, trust_record=args.trust_record
+    )
     results = classifier.stream(sources(args.images), args.topk, args.batch_size, args.workers)
     return show(results, args.json)
 
@@ -75,13 +78,13 @@ def show(results: Iterable[Prediction], as_json: bool) -> int:
     for result in tqdm(results, unit=" images", leave=False, disable=True if sys.stdout.isatty() else None):
         if result.error:
             broken += 1
-            tqdm.write(f"error: {result.path}: {result.error}", file=sys.stderr)
+            tqdm.write(printable(f"error: {result.path}: {result.error}"), file=sys.stderr)
         if as_json:
             print(json.dumps(as_record(result)), flush=True)
         elif not result.error:
             print(
-                result.path,
-                *(f"{100 * p:5.1f}% {name}" for name, p in zip(result.classes, result.confidences)),
+                printable(result.path),
+                *(f"{100 * p:5.1f}% {printable(name)}" for name, p in zip(result.classes, result.confidences)),
                 sep="\t",
                 flush=True,
             )

@@ -139,6 +139,7 @@ def load_run(
     backbone: str = "",
     *,
     keep_descriptions: bool = False,
+    trust_record: bool = False,
 ) -> Classifier:
     """Load a trained model, ready to classify images.
 
@@ -152,17 +153,21 @@ def load_run(
         backbone: Name or file of the run's CLIP, where it lies elsewhere now.
         keep_descriptions: Also read the file of class descriptions that the run trained with. Only what shows the
             training needs it, as the pictures of TAC do.
+        trust_record: Open the files that the record names: a CLIP of one's own, class descriptions. Only for runs
+            whose origin is known; a record from somebody else may name any file.
 
     Raises:
         FileNotFoundError: No run, no checkpoint, or no CLIP weights there.
-        ValueError: The record is damaged or does not fit this program, or the learned parameters do not serve
-            ``classes``.
+        ValueError: The record is damaged or does not fit this program, it names files and is not trusted, or the
+            learned parameters do not serve ``classes``.
     """
     folder = Path(folder).expanduser()
     record = read_record(folder)
     names = _check_names(classes) if classes else list(record.classnames)
     with _quiet_and_seeded(record.config):
         cfg = _config(folder, record, device, precision, backbone, keep_descriptions)
+        if not trust_record:
+            refuse_files(folder, _named_files(folder, cfg, record, bool(backbone)))
         trainer = _build(cfg, folder, record, names)
         if trainer.learner is not None:
             if not run_folder.holds_models(folder):
@@ -224,6 +229,32 @@ def _config(folder: Path, record: RunRecord, device: str, precision: str, backbo
     return cfg
 
 
+def _named_files(folder: Path, cfg: Any, record: RunRecord, own_clip: bool) -> list[str]:
+    """List the files that a trainer would open because the record names them."""
+    from ..clip_patches.loading import is_published
+
+    clip = cfg.MODEL.BACKBONE.NAME
+    node = cfg.TRAINER[_method(folder, record).node()]
+    descriptions = dict.fromkeys(path for path in (node.get("DESCRIPTIONS"), cfg.DATASET.DESCRIPTIONS) if path)
+    named = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
+    return [*named, *(f"class descriptions {path}" for path in descriptions)]
+
+
+def refuse_files(folder: Path, files: Sequence[str]) -> None:
+    """Raise ValueError for files that only a run's record names: a stranger's may name any.
+
+    Args:
+        folder: Output folder of the run.
+        files: What is named, such as "CLIP /data/clip.pt".
+    """
+    if files:
+        other = " Or name that CLIP yourself: --backbone FILE" if files[0].startswith("CLIP") else ""
+        raise ValueError(
+            f"{folder}: its record names {', '.join(files)}, which is opened only at your word: if the run is your "
+            f"own, add --trust-record (in Python trust_record=True).{other}"
+        )
+
+
 def _method(folder: Path, record: RunRecord) -> type[PromptTrainer]:
     """Return the class of the run's method.
 
@@ -244,7 +275,7 @@ def _build(cfg, folder: Path, record: RunRecord, names: list[str]) -> PromptTrai
     from ..trainers.base import Task
 
     try:
-        trainer = _method(folder, record)(cfg, Task(names, record.template or _template_of(cfg.DATASET.NAME)))
+        trainer = _method(folder, record)(cfg, Task(names, _template(folder, record)))
     except (FileNotFoundError, ConnectionError) as error:
         raise type(error)(
             f"{error}. This run needs {cfg.MODEL.BACKBONE.NAME}; if it lies elsewhere now, name its file (--backbone)"
@@ -255,6 +286,21 @@ def _build(cfg, folder: Path, record: RunRecord, names: list[str]) -> PromptTrai
             f"{trainer.tied_to_classes}. Leave the classes out, or take a run without that"
         )
     return trainer
+
+
+def _template(folder: Path, record: RunRecord) -> str:
+    """Return the run's hand-written prompt.
+
+    Raises:
+        ValueError: It is a format string for more than the class's name.
+    """
+    template = record.template or _template_of(record.dataset)
+    if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+        raise ValueError(
+            f"{folder} cannot be used: its template {template[:80]!r} must hold {{}} once, for the class's name, and "
+            "no other braces"
+        )
+    return template
 
 
 def _template_of(dataset: str) -> str:

@@ -101,7 +101,7 @@ def _method(name: str):
 
 def _learner_weights(state: dict[str, Tensor], method, source: Path) -> dict[str, Tensor]:
     """Return the learner's entries of a checkpoint under this project's names, in fp32."""
-    from ..trainers.parts.checkpoints import REBUILT, TOWERS, learned_entries
+    from ..trainers.parts.checkpoints import REBUILT, TOWERS, check_usable, learned_entries, unknown_entries
 
     if any(REBUILT.search(key) or TOWERS.match(key) for key in state):  # only official ones hold these
         try:
@@ -110,7 +110,12 @@ def _learner_weights(state: dict[str, Tensor], method, source: Path) -> dict[str
             raise ValueError(
                 f"{error}. It is not a checkpoint of {method.__name__}; name the right method with --trainer"
             ) from error
-    return {key: value.float().contiguous() for key, value in state.items()}
+    elif fault := unknown_entries(state, method.official_names):
+        raise ValueError(
+            f"{source} is not a checkpoint of {method.__name__}: {fault}; name the right method with --trainer"
+        )
+    check_usable(state, source)
+    return {key: value.float().contiguous().clone() for key, value in state.items()}
 
 
 def checkpoint_file(source: Path, epoch: int | None) -> Path:

@@ -33,7 +33,14 @@ PLAIN_CLIP = {
 TOLERANCE = 1e-4  # of image features and cosines, ONNX against torch
 
 
-def export(run: str | Path, out: str | Path, classes: Sequence[str] | None = None, backbone: str = "") -> str:
+def export(
+    run: str | Path,
+    out: str | Path,
+    classes: Sequence[str] | None = None,
+    backbone: str = "",
+    *,
+    trust_record: bool = False,
+) -> str:
     """Write a run's classifier to a file, in fp32.
 
     ``.safetensors`` holds the class texts, for use with plain CLIP. ``.onnx`` holds the prompted image tower and the
@@ -42,7 +49,7 @@ def export(run: str | Path, out: str | Path, classes: Sequence[str] | None = Non
     Args:
         run: Output folder of a training run.
         out: File to write; its ending says what.
-        classes, backbone: See :func:`clusterprompt.load_run`.
+        classes, backbone, trust_record: See :func:`clusterprompt.load_run`.
 
     Returns:
         A sentence about the file that was written.
@@ -58,7 +65,9 @@ def export(run: str | Path, out: str | Path, classes: Sequence[str] | None = Non
             f"{out} ends in {out.suffix or 'nothing'}; allowed are .safetensors (class texts) "
             "and .onnx (image tower and class texts)"
         )
-    trainer = load_run(run, classes, device="cpu", precision="fp32", backbone=backbone).trainer
+    trainer = load_run(
+        run, classes, device="cpu", precision="fp32", backbone=backbone, trust_record=trust_record
+    ).trainer
     if trainer.text_needs_image:
         raise ValueError(
             f"{type(trainer).__name__} computes its class texts for every image, so there are none to export. "

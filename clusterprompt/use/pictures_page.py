@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..record.files import ImageError, atomic_path, read_image, write_text
 from ..record.result import RunRecord
-from .classifier import Classifier, load_run, read_record
+from .classifier import Classifier, load_run, read_record, refuse_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,13 +32,21 @@ img {{ max-width: 100% }} figcaption {{ color: #333; line-height: 1.4; margin-to
 FIGURE = '<figure><img src="{name}.png" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
 
-def draw(run: str | Path, images: Sequence[str | Path] = (), backbone: str = "") -> list[tuple[str, Figure, str]]:
+def draw(
+    run: str | Path,
+    images: Sequence[str | Path] = (),
+    backbone: str = "",
+    *,
+    data_root: str = "",
+    trust_record: bool = False,
+) -> list[tuple[str, Figure, str]]:
     """Draw all pictures of a run.
 
     Args:
         run: Output folder of a training run.
         images: Image files to show. Default: test images of the run's data set, which has to be there then.
-        backbone: Name or file of the run's CLIP, where it lies elsewhere now.
+        backbone, trust_record: See :func:`clusterprompt.load_run`; a trusted record also says where the data set is.
+        data_root: Folder of the data sets.
 
     Returns:
         File name, figure and caption of each picture.
@@ -50,13 +58,13 @@ def draw(run: str | Path, images: Sequence[str | Path] = (), backbone: str = "")
     """
     pictures = _import_pictures()
     check_drawable(Path(run), read_record(run))
-    classifier = load_run(run, backbone=backbone, keep_descriptions=True)
+    classifier = load_run(run, backbone=backbone, keep_descriptions=True, trust_record=trust_record)
     trainer = classifier.trainer
     if images:
         names = [Path(path).stem for path in images]
         shown = sample = read_images(classifier, images)
     else:
-        items = items_to_test(trainer)
+        items = items_to_test(Path(run), trainer, None if trust_record else data_root)
         chosen = one_of_each_class(items, SHOWN)
         names = [item.classname.replace("_", " ") for item in chosen]
         shown = read_images(classifier, [item.impath for item in chosen])
@@ -88,11 +96,22 @@ def check_drawable(folder: Path, record: RunRecord) -> None:
         )
 
 
-def items_to_test(trainer: PromptTrainer) -> list[Any]:
-    """Return the test images of the run's data set, each with ``impath``, ``label`` and ``classname``."""
+def items_to_test(folder: Path, trainer: PromptTrainer, data_root: str | None) -> list[Any]:
+    """Return the test images of the run's data set, each with ``impath``, ``label`` and ``classname``.
+
+    Args:
+        folder: Output folder of the run.
+        trainer: Its trainer.
+        data_root: Folder of the data sets; None for the one that the run's record names.
+    """
     from dassl.data.datasets import build_dataset
 
-    return build_dataset(trainer.cfg).test
+    cfg = trainer.cfg.clone()
+    cfg.defrost()
+    if data_root is not None:
+        refuse_files(folder, [f"table {cfg.DATASET.CSV}"] if cfg.DATASET.get("CSV") else [])
+        cfg.DATASET.ROOT = data_root
+    return build_dataset(cfg).test
 
 
 def one_of_each_class(items: Sequence[Any], count: int) -> list[Any]:

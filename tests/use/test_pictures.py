@@ -45,7 +45,7 @@ def test_page(name, pictures, run, tmp_path, capsys, monkeypatch):
     Image.new("RGB", (50, 80), (200, 30, 90)).save(tmp_path / "own.png")
     folder = run(name)
     monkeypatch.setattr("dassl.data.datasets.build_dataset", lambda cfg: pytest.fail("the data set was opened"))
-    assert command.main(["--run", str(folder), "--images", str(tmp_path / "own.png")]) == 0
+    assert command.main(["--run", str(folder), "--trust-record", "--images", str(tmp_path / "own.png")]) == 0
     page = folder / "pictures" / "index.html"
     assert f"Page: {page}" in capsys.readouterr().out
     assert sorted(p.name for p in page.parent.iterdir()) == sorted([*(f"{p}.png" for p in pictures), "index.html"])
@@ -58,7 +58,7 @@ def test_images_of_the_data_set(run, tmp_path):
     """Without --images, test images of different classes are shown, and all of them counted."""
     pytest.importorskip("matplotlib")
     folder = run("AttriPrompt")
-    assert command.main(["--run", str(folder), "--out", str(tmp_path / "page")]) == 0
+    assert command.main(["--run", str(folder), "--trust-record", "--out", str(tmp_path / "page")]) == 0
     assert "test images" in (tmp_path / "page" / "index.html").read_text()
 
 
@@ -114,9 +114,9 @@ def test_what_cannot_be_drawn(run, tmp_path, capsys, monkeypatch):
         (["--run", str(folder), "--images", str(tmp_path / "nowhere.jpg")], "no picture .*nowhere.jpg"),
         (["--run", str(folder), "--images", str(tmp_path / "text.jpg")], "not a picture"),
     ):
-        check_error(capsys, argv, message)
+        check_error(capsys, [*argv, "--trust-record"], message)
     shutil.rmtree(model.parent)
-    check_error(capsys, ["--run", str(damaged)], "holds no trained weights|no checkpoint")
+    check_error(capsys, ["--run", str(damaged), "--trust-record"], "holds no trained weights|no checkpoint")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     check_error(capsys, ["--run", str(folder)], "pip install matplotlib")
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import load_checkpoint
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...clip_patches.stock import CLIP
+from ...clip_patches.weights import check_finite, load_data, state_dict_in
 
 Renames = Sequence[tuple[str, str]]
 
@@ -69,7 +70,7 @@ def find_checkpoint(directory: str | Path, folder: str, epoch: int | None = None
     elif (here / "model-best.pth.tar").is_file() or not pointer.is_file():
         path = here / "model-best.pth.tar"
     else:
-        path = here / pointer.read_text().strip()
+        path = here / Path(pointer.read_text(encoding="utf-8", errors="replace").strip() or "model").name
     if not path.is_file():
         there = ", ".join(sorted(p.name for p in here.glob("model*"))) or "no checkpoint"
         raise FileNotFoundError(f"{path} does not exist; {here} holds {there}. Name an epoch with --load-epoch")
@@ -77,45 +78,80 @@ def find_checkpoint(directory: str | Path, folder: str, epoch: int | None = None
 
 
 def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file.
+    """Read a checkpoint of Dassl, a bare state dict, or a ``.safetensors`` file, as data.
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
         also ``method`` and, where they are known, ``trained_on`` and ``classes``.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: It holds no weights, or is damaged.
     """
     if str(path).endswith(".safetensors"):
-        try:
-            with safe_open(str(path), "pt") as file:
-                notes = file.metadata() or {}
-                weights = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-        if not notes.get("written_by", "").startswith("clusterprompt"):
-            return weights, {key: notes[key] for key in ("epoch",) if key in notes}
-        return weights, {**notes, **{key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}}
+        return _read_safetensors(path)
+    content = load_data(path)
+    notes = content if isinstance(content, dict) and "state_dict" in content else {}
+    return state_dict_in(content, path), _checked(notes)
+
+
+def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a ``.safetensors`` file; only one of this program has notes."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; name a file of weights")
     try:
-        checkpoint = load_checkpoint(str(path))
-    except Exception as error:  # real Dassl lets through whatever torch and pickle raise
-        if isinstance(error, OSError) or type(error).__name__ == "CheckpointError":
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{path} cannot be read: it is truncated or not a file of torch.save ({reason[:120]}). Name another one"
-        ) from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds no state_dict")
-    if state is checkpoint:  # a bare state dict
-        return state, {}
-    return state, {key: checkpoint[key] for key in ("epoch", "method", "trained_on", "classes") if key in checkpoint}
+        with safe_open(str(path), "pt") as file:
+            notes = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if not weights:
+        raise ValueError(f"{path} holds no tensors")
+    if not notes.get("written_by", "").startswith("clusterprompt"):
+        return weights, {key: notes[key] for key in ("epoch",) if key in notes}
+    try:
+        lists = {key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its notes are damaged, trained_on or classes is no JSON ({error})") from error
+    return weights, _checked({**notes, **lists})
+
+
+# What the notes of a checkpoint may be.
+_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list}
+
+
+def _checked(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the notes that are known and of the right kind."""
+    found = {key: notes[key] for key, kind in _KINDS.items() if isinstance(notes.get(key), kind)}
+    if not all(isinstance(name, str) for name in found.get("classes", ())):
+        del found["classes"]
+    return found
 
 
 def new_name(name: str, renames: Renames) -> str | None:
     """Return a learner's name for an official one; None if the table does not hold it."""
     return next((re.sub(pattern, to, name) for pattern, to in renames if re.fullmatch(pattern, name)), None)
+
+
+def unknown_entries(state_dict: Mapping[str, Any], renames: Renames) -> str:
+    """Say which entries are not those of a learner, or are missing; empty if all is well, or nothing is known.
+
+    Args:
+        state_dict: Entries under the learner's own names, or under official ones of a learner registered alone.
+        renames: (pattern, replacement) pairs from official names to ours; they hold the learner's names.
+    """
+    targets = [to for _, to in renames if not to.startswith("\\")]
+    own = [re.escape(to).replace(r"\\1", r"[\w.]+") for to in targets]
+
+    def known(name: str) -> bool:
+        official = (name, f"prompt_learner.{name}")
+        return any(new_name(each, renames) for each in official) or any(re.fullmatch(each, name) for each in own)
+
+    foreign = sorted(name for name in state_dict if not re.fullmatch(r"[\w.]+", name) or (renames and not known(name)))
+    named = {new_name(name, renames) or new_name(f"prompt_learner.{name}", renames) or name for name in state_dict}
+    missing = sorted({to for to in targets if to.isidentifier()} - named)
+    faults = [f"it also holds {', '.join(map(repr, foreign[:6]))}"] if foreign else []
+    return "; ".join([*faults, *([f"it lacks {', '.join(missing)}"] if missing else [])])
 
 
 def learned_entries(
@@ -140,6 +176,16 @@ def learned_entries(
             + (f"it also holds {', '.join(sorted(foreign)[:6])}" if foreign else "nothing in it is learned")
         )
     return found
+
+
+def check_usable(weights: Mapping[str, Any], source: str | Path) -> None:
+    """Check that entries of a learner are finite floating-point tensors, or flags.
+
+    Raises:
+        ValueError: One is not; it is named.
+    """
+    flags = {name for name, value in weights.items() if isinstance(value, Tensor) and value.dtype == torch.bool}
+    check_finite({name: value for name, value in weights.items() if name not in flags}, source)
 
 
 def learner_weights(
@@ -187,6 +233,7 @@ def learner_weights(
             f"{source} does not fit {type(learner).__name__}: {'; '.join(faults)}. It was written by another method, "
             "or with other settings (prompt depth); use the same trainer and config as in training"
         )
+    check_usable(found, source)
     wrong = [
         f"{n} is {tuple(found[n].shape)} in the file and {tuple(wanted[n].shape)} here"
         for n in wanted
