@@ -139,7 +139,8 @@ def _grey_to_rgb(image: Image.Image, grey_range: Sequence[float], name: str) -> 
         remark(
             "dark",
             f"{name}: of its 16 bits only the lower {max(int(values.max()).bit_length(), 1)} are used, and 65535 "
-            'counts as white. If the whole data set is like that, set DATASET.GREY_RANGE, such as "[0, 4095]" for 12 bits',
+            'counts as white. If the whole data set is like that, set DATASET.GREY_RANGE, such as "[0, 4095]" for '
+            "12 bits",
         )
     span = white - black + (values.dtype.kind != "f")  # 65536 steps of 16 bits: the upper 8 bits are kept
     levels = np.floor((np.nan_to_num(values.astype(np.float64), nan=black) - black) * (256 / span))
