@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import multiprocessing
 import os
-import shutil
 import stat
 import uuid
 from collections import Counter
@@ -141,8 +139,8 @@ def _grey_to_rgb(image: Image.Image, grey_range: Sequence[float], name: str) -> 
         remark(
             "dark",
             f"{name}: of its 16 bits only the lower {max(int(values.max()).bit_length(), 1)} are used, and 65535 "
-            "counts as white. If the whole data set is like that, set DATASET.GREY_RANGE, "
-            'such as "[0, 4095]" for 12 bits',
+            'counts as white. If the whole data set is like that, set DATASET.GREY_RANGE, such as "[0, 4095]" for '
+            "12 bits",
         )
     span = white - black + (values.dtype.kind != "f")  # 65536 steps of 16 bits: the upper 8 bits are kept
     levels = np.floor((np.nan_to_num(values.astype(np.float64), nan=black) - black) * (256 / span))
@@ -209,9 +207,6 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         path: File to write; its folder must exist.
-
-    Raises:
-        OSError: It cannot be written; names the file, and the room on its disk if that is the reason.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
@@ -220,35 +215,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise write_error(error, path) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-
-
-def write_error(error: OSError | RuntimeError, path: Path) -> OSError:
-    """Return the error of a failed write with the file's name; torch hides a full disk behind a RuntimeError."""
-    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return error if error.filename or not error.errno else type(error)(error.errno, error.strerror, str(path))
-    reason = error.strerror if isinstance(error, OSError) else "the write failed; is the disk full, or a quota used up?"
-    number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
-    try:
-        free = f" ({shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free there)"
-    except OSError:
-        free = ""
-    return OSError(number, f"{reason}{free}", str(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a rename on the disk; some network file systems refuse it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -371,6 +371,23 @@ def test_interrupted(tmp_path, capsys, monkeypatch):
     assert code == 130 and "the same command goes on" in error
 
 
+def test_verify_compares_labels_names_and_parts(own_caltech_root, small_caltech, capsys):
+    """Catches: an all-clear for a split whose labels count from 1."""
+    assert run(capsys, "verify", "caltech101", "--root", own_caltech_root)[0] == 0
+    path = own_caltech_root / "caltech-101" / Caltech101.split_file
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps({part: [[p, y + 1, name] for p, y, name in rows] for part, rows in split.items()}))
+    code, said, _ = run(capsys, "verify", "caltech101", "--root", own_caltech_root)
+    assert code == 1 and "the 5 classes have the labels 1, 2, 3 and 2 more, not 0 to 4 (label 5: 'train', row" in said
+
+
+def test_verify_does_not_hang(own_caltech_root, small_caltech, capsys):
+    """Catches: a named pipe among the images, which is read for ever."""
+    os.mkfifo(own_caltech_root / "caltech-101" / Caltech101.images / "anchor" / "pipe.png")
+    code, said, _ = run(capsys, "verify", "caltech101", "--root", own_caltech_root)
+    assert code == 1 and "pipe.png (not a regular file)" in said
+
+
 def test_verify_without_data(tmp_path, capsys):
     """Catches: a traceback, or an all-clear, where nothing was opened."""
     code, said, _ = run(capsys, "verify", "--root", tmp_path)

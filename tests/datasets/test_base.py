@@ -88,6 +88,54 @@ def test_fewer_images_than_shots(cfg_for):
         Caltech101(cfg_for(shots=16))
 
 
+def test_what_there_is(cfg_for, caltech_root, caplog):
+    """Catches: unbalanced data that cannot be run at 16 shots; counts that nobody hears of; another sample of the
+    classes that have enough.
+    """
+    cfg = cfg_for(shots=16)
+    cfg.DATASET.FEWER_SHOTS = True
+    dataset = Caltech101(cfg)
+    assert len(dataset.train_x) == 30 and dataset.fewer_shots["face"] == 6
+    assert "5 of 5 classes have fewer than 16 images, and give all: face (6), airplane (6)" in caplog.text
+    cfg = cfg_for(shots=2)
+    plain = rows(Caltech101(cfg).train_x, caltech_root)
+    cfg.DATASET.FEWER_SHOTS = True
+    assert rows(Caltech101(cfg).train_x, caltech_root) == plain and not Caltech101(cfg).fewer_shots
+
+
+def edited_split(root, change):
+    """Change the split file of a small Caltech101."""
+    path = root / "caltech-101" / "split_zhou_Caltech101.json"
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps({part: [change(part, row) for row in part_rows] for part, part_rows in split.items()}))
+
+
+@pytest.mark.parametrize("subsample", ["all", "base"])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda part, row: [row[0], row[1] + 1, row[2]],
+            "the 5 classes have the labels 1, 2, 3 and 2 more, not 0 to 4",
+        ),
+        (lambda part, row: [row[0], row[1], "" if row[1] == 2 else row[2]], r"class 2 has no name \('train', row 13\)"),
+        (lambda part, row: [row[0], row[1], "bird"], r"1 names have several labels: 'bird' is 0 \('train', row 1\)"),
+    ],
+)
+def test_contradictions_of_a_split(own_caltech_root, cfg_for, change, message, subsample):
+    """Catches: 0.0 % or an IndexError long after the start, for labels that count from 1; names that say nothing."""
+    edited_split(own_caltech_root, change)
+    with pytest.raises(ValueError, match=rf"split_zhou_Caltech101\.json: .*{message}"):
+        Caltech101(cfg_for(own_caltech_root, subsample=subsample))
+
+
+def test_backslashes(own_caltech_root, caltech_root, cfg_for):
+    """Catches: a split written on Windows whose images "do not exist"."""
+    before = Caltech101(cfg_for(own_caltech_root, shots=2)).fewshot_digests
+    edited_split(own_caltech_root, lambda part, row: [row[0].replace("/", "\\"), *row[1:]])
+    assert Caltech101(cfg_for(own_caltech_root, shots=2)).fewshot_digests == before
+
+
 def test_all_images(caltech_root, cfg_for):
     """Catches: sampling where none was asked for."""
     dataset = Caltech101(cfg_for())

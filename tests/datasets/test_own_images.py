@@ -56,11 +56,11 @@ def load(cfg_for):
     """A function that loads a folder or a table."""
 
     def load(place, **settings):
-        dataset = {key: settings.pop(key) for key in ("CSV", "DESCRIPTIONS") if key in settings}
+        dataset = {key: settings.pop(key) for key in ("CSV", "DESCRIPTIONS", "GREY_RANGE") if key in settings}
         table = str(place).endswith(".csv")
         cfg = cfg_for("/no/such/root" if table else place, **settings)
         for key, value in {**dataset, **({"CSV": str(place)} if table else {})}.items():
-            cfg.DATASET[key] = str(value)
+            cfg.DATASET[key] = value if key == "GREY_RANGE" else str(value)
         return (ImageCSV if table else ImageFolder)(cfg)
 
     return load
@@ -128,16 +128,28 @@ def test_odd_names_and_formats(tmp_path, load, caplog):
     load(root)  # a damaged image may go
 
 
-def test_sixteen_bits_are_not_white(tmp_path):
-    """Catches: PIL's conversion of 16 bits, which makes everything above 255 white."""
-    import dassl
-    from dassl.utils import read_image
+def test_a_pipe_is_left_out(tmp_path, load, caplog):
+    """Catches: a named pipe among the images, at which the first run hangs for ever."""
+    root = write_birds(tmp_path / "birds")
+    os.mkfifo(root / BLUEBIRD / "pipe.png")
+    assert len(load(root).classnames) == 3 and "pipe.png (not a regular file)" in caplog.text
 
-    if not hasattr(dassl, "IMPLEMENTATION"):
-        pytest.skip("real Dassl reads them so")
-    Image.fromarray((np.arange(320).reshape(16, 20) * 200).astype("uint16")).save(tmp_path / "sixteen.png")
-    pixels = np.asarray(read_image(str(tmp_path / "sixteen.png")))
-    assert pixels.shape == (16, 20, 3) and abs(pixels.mean() - 319 * 100 / 256) < 2
+
+def test_floating_images_need_a_range(tmp_path, load):
+    """Catches: all images black, or all left out as damaged, where black and white are not known."""
+    root = write_birds(tmp_path / "birds")
+    Image.fromarray(np.ones((8, 8), np.float32)).save(root / BLUEBIRD / "a.tif")
+    with pytest.raises(ValueError, match=r"1 of 31 images, first .*a\.tif: holds floating-point .*DATASET.GREY_RANGE"):
+        load(root)
+    assert not (root / SPLIT).exists()
+    load(root, GREY_RANGE=[0, 1])
+    assert not read(root / SPLIT)["damaged"]
+
+
+def test_classes_called_by_numbers(tmp_path, load, caplog):
+    """Catches: class names that say nothing to CLIP, without a hint at classes.txt."""
+    load(write_birds(tmp_path / "birds", ["0", "1", "02"]))
+    assert "All class names are numbers (0, 02, 1)" in caplog.text and "classes.txt" in caplog.text
 
 
 def test_decomposed_umlauts(tmp_path, load):

@@ -2,11 +2,11 @@
 
 import os
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from support import png
 
 from clusterprompt.record import files
 from clusterprompt.record.files import ImageError, UnknownRange, as_rgb, check_grey_range, needs_remark, read_image
@@ -133,14 +133,6 @@ def test_transparent_pixels_are_white(tmp_path, caplog):
     assert "icon.png: has transparent pixels; they are shown on white" in caplog.text
     Image.new("P", (4, 4), 3).save(tmp_path / "a.gif", transparency=3)
     assert read_image(tmp_path / "a.gif").getpixel((0, 0)) == (255, 255, 255)
-
-
-def png(width, height, bits, colours, data):
-    """Return a PNG of any header."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))]
-    chunks += [(b"IDAT", zlib.compress(data)), (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def refusals(folder):

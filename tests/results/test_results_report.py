@@ -4,17 +4,22 @@ without a complaint.
 
 import base64
 import html.parser
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import made_runs
+import numpy as np
 import pytest
 from PIL import Image
+from support import png
 
 from clusterprompt.commands import results
+from clusterprompt.results.examples import thumbnail
 
 pytest.importorskip("matplotlib")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -135,6 +140,18 @@ def test_examples(report):
     assert jpegs and all(len(jpeg) < 6000 for jpeg in jpegs)
     assert "image not found" in report.text and "image cannot be read" in report.text
     assert re.search(r"damaged \(a class beyond the 3 of result.json\): .*seed2", report.text)
+
+
+def test_images_that_cannot_be_shown(tmp_path):
+    """Catches: a report that a decompression bomb ends, that hangs at a pipe, or that a program is started for."""
+    (tmp_path / "large.png").write_bytes(png(60000, 60000, 8, 2, b"0" * 99))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "eps.png").write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    for name in ("large.png", "pipe.png", "eps.png"):
+        assert thumbnail(str(tmp_path), name) == ("", "image cannot be read"), name
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "deep.png")
+    white = thumbnail(str(tmp_path), "deep.png", [0, 4095])[0].split(",")[1]
+    assert Image.open(io.BytesIO(base64.b64decode(white))).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_page(made):

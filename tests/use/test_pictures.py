@@ -1,6 +1,7 @@
 """The pictures: drawn from a run's folder, from numbers that are checked; what cannot be drawn is said."""
 
 import importlib
+import os
 import re
 import shutil
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 from PIL import Image
+from support import png
 
 from clusterprompt.commands import pictures as command
 
@@ -103,6 +105,8 @@ def test_what_cannot_be_drawn(run, tmp_path, capsys, monkeypatch):
     """No run, damaged or no weights, no pictures of this method, no such file, no matplotlib: one line, code 2."""
     pytest.importorskip("matplotlib")
     (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "large.png").write_bytes(png(60000, 60000, 8, 2, b"0" * 99))
+    os.symlink("/dev/zero", tmp_path / "zero.png")
     folder = run("AttriPrompt")
     damaged = run("TAC")
     (model,) = damaged.glob("*/model*")
@@ -113,6 +117,8 @@ def test_what_cannot_be_drawn(run, tmp_path, capsys, monkeypatch):
         (["--run", str(run("CoOp"))], "a run of CoOp; there are pictures of TAC"),
         (["--run", str(folder), "--images", str(tmp_path / "nowhere.jpg")], "no picture .*nowhere.jpg"),
         (["--run", str(folder), "--images", str(tmp_path / "text.jpg")], "not a picture"),
+        (["--run", str(folder), "--images", str(tmp_path / "large.png")], r"large.png: too large \(Image size \(36000"),
+        (["--run", str(folder), "--images", str(tmp_path / "zero.png")], "zero.png: not a regular file"),
     ):
         check_error(capsys, [*argv, "--trust-record"], message)
     shutil.rmtree(model.parent)

@@ -1,5 +1,6 @@
 """Trained runs in use: the run's own logits without its data; order, streaming, broken images; errors in one line."""
 
+import io
 import itertools
 import json
 import logging
@@ -173,6 +174,42 @@ def test_kinds_of_input(finished_run, tmp_path):
         == in_memory.classes
     )
     assert len(model.predict(picture, topk=2)[0].classes) == 2
+
+
+def test_arrays(finished_run):
+    """Catches: an array taken for a list of images, its rows reported as 64 errors; a batch of arrays refused."""
+    folder, trainer = finished_run("CoOp")
+    model = load_run(folder)
+    picture = Image.open(images_of(trainer)[0]).convert("RGB")
+    (wanted,) = model.predict(picture)
+    array = np.asarray(picture)
+    for given in (array, [array], array[None], np.array([images_of(trainer)[0]])):
+        (found,) = model.predict(given)
+        assert not found.error and found.classes == wanted.classes
+    assert len(model.predict([array, picture])) == 2
+    assert not model.predict(array[..., 0])[0].error and not model.predict(np.dstack([array, array[..., :1]]))[0].error
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (torch.zeros(3, 8, 8), "a Tensor is given"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), "a Tensor is given"),
+        (b"a.png", "a bytes is given"),
+        (io.BytesIO(b"a"), "a BytesIO is given"),
+        ({"a.png": 1}, "a dict is given"),
+        (7, "a int is given"),
+        (np.zeros((3, 8, 8), np.uint8), r"an array of uint8 with shape \(3, 8, 8\)"),
+        (np.zeros((8, 8, 3), np.float32), r"an array of float32 with shape \(8, 8, 3\)"),
+        ([7], "a int is among the images"),
+        ([torch.zeros(3, 8, 8)], "a Tensor is among the images"),
+        ([np.zeros((8, 8, 3))], r"an array of float64 with shape \(8, 8, 3\)"),
+    ],
+)
+def test_what_is_no_picture(finished_run, given, words):
+    """Catches: whatever Python can iterate over taken for a list of images."""
+    with pytest.raises(TypeError, match=words + r".*; wanted is a path, a PIL image, an array \(H, W, 3\) of uint8"):
+        load_run(finished_run("CoOp")[0]).predict(given)
 
 
 def test_folders(tmp_path):
