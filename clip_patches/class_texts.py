@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .anatomy import tokenize
 from .encoders import embed_tokens, encode_text
+from .loading import CONTEXT, token_ids
 from .stock import CLIP
 
 # Used in place of written class descriptions where the user has none.
@@ -63,6 +64,26 @@ def check_template(template: str) -> None:
             f"the template {template[:200]!r} should hold {{}} once, where the class name goes, and no other brace; "
             "for example 'a photo of a {}, a type of bird.'"
         )
+
+
+def check_length(sentences: Iterable[str], in_front: int = 0) -> None:
+    """Refuse sentences that are too long for a CLIP of OpenAI's.
+
+    Args:
+        sentences: As they are tokenised.
+        in_front: Tokens that are inserted in front of each.
+
+    Raises:
+        ValueError: One has more tokens than CLIP's context.
+    """
+    for sentence in sentences:
+        length = len(token_ids(sentence)) + in_front + 2
+        if length > CONTEXT:
+            inserted = f" and {in_front} in front" if in_front else ""
+            raise ValueError(
+                f"{sentence[:200]!r} has {length} tokens with SOS, EOT{inserted}, and CLIP's context is {CONTEXT}; "
+                "shorten the class name or the sentence"
+            )
 
 
 def read_descriptions(

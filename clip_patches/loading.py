@@ -21,6 +21,7 @@ from .weights import check_finite, load_data, state_dict_in
 
 PRECISIONS = ("fp32", "amp", "fp16", "bf16")
 EMBEDDED = "tiny"
+CONTEXT = 77  # tokens of a text, SOS and EOT included, in the embedded CLIP and all of OpenAI's
 BESIDE = "clusterprompt_openai_clip"  # the name under which OpenAI's package is imported where ``clip`` is taken
 HOW = "install OpenAI's with: pip install 'setuptools<81' && pip install --no-build-isolation openai-clip"
 NOTES = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in OpenAI's archives
@@ -95,6 +96,17 @@ def tokenize(texts: Iterable[str], context_length: int = 77) -> Tensor:
         return import_clip().tokenize(list(texts), context_length).long()
     except RuntimeError as error:
         raise ValueError(f"{error}; shorten the class name or the sentence") from error
+
+
+def token_ids(text: str) -> list[int]:
+    """Return the tokens of a text of any length, without SOS and EOT."""
+    module = importlib.import_module(".clip", import_clip().__name__)
+    return module._tokenizer.encode(text)
+
+
+def is_known(name: str) -> bool:
+    """Tell whether a CLIP is the embedded one or one of OpenAI's, by its name."""
+    return name == EMBEDDED or name in import_clip().available_models()
 
 
 def load_clip(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from .allowed import Flag, LikeDefault, OneOf, Real, Rule, Several, Template, Text, Whole
@@ -84,6 +86,7 @@ KEYS: dict[str, Rule] = {
     "DATALOADER.TRAIN_U.N_DOMAIN": Whole("domains in a batch", 0, 100_000),
     "DATALOADER.TRAIN_U.N_INS": Whole("images of a class in a batch", 1, 100_000),
     "MODEL.BACKBONE.NAME": Text("tiny (embedded), an OpenAI name such as ViT-B/16, or a file", empty=False),
+    "MODEL.HEAD.HIDDEN_LAYERS": Several("widths of a head, in Dassl's own trainers", Whole("", 1, 1_000_000)),
     "MODEL.INIT_WEIGHTS": Text("checkpoint that training starts from"),
     "OPTIM.NAME": OneOf("optimiser", ("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")),
     "OPTIM.LR": Real("learning rate after the warm-up", 0, 100),
@@ -135,7 +138,8 @@ def defaults() -> dict[str, Any]:
     return {**ADDED, **own}
 
 
-def rules() -> dict[str, Rule]:
+@lru_cache
+def rules() -> Mapping[str, Rule]:
     """Return what each of these keys takes; for one that is not in the table, a value of the default's kind."""
     return {key: KEYS.get(key) or LikeDefault("", default) for key, default in defaults().items()}
 

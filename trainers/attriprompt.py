@@ -82,6 +82,11 @@ class AttriPrompt(PromptTrainer):
         super().check_cfg(cfg)
         check_settings(cfg.TRAINER[cls.node()], cls.node())
 
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """See :meth:`PromptTrainer.tokens_in_front`."""
+        return super().tokens_in_front(settings) + settings.N_CLUSTERS * settings.TOP_K * settings.N_CTX
+
     def build_learner(self) -> nn.Module:
         """Write the class sentences; compute their un-prompted features; make pools that fit both towers."""
         s, sizes = self.settings, self.anatomy

@@ -25,8 +25,8 @@ from ..allowed import Rule, rule_for
 from ..allowed import check as check_allowed
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
-from ..clip_patches.class_texts import read_descriptions
-from ..clip_patches.loading import autocast, load_clip, set_precision
+from ..clip_patches.class_texts import check_length, fill, read_descriptions
+from ..clip_patches.loading import autocast, is_known, load_clip, set_precision, token_ids
 from ..clip_patches.stock import CLIP
 from ..record import measure
 from ..record.files import check_grey_range, write_bytes
@@ -38,6 +38,7 @@ from .parts.checkpoints import Renames, checkpoint_path
 from .parts.data import load_data, no_validation, validates
 from .parts.loading import load_learner
 from .parts.options import SHARED
+from .parts.prompts import context_words
 from .parts.resume import find_state, restore_generators, restore_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -166,8 +167,45 @@ class PromptTrainer(TrainerX):
 
         The method's own DESCRIPTIONS go before the data set's.
         """
-        path = self.settings.get("DESCRIPTIONS") or self.cfg.DATASET.DESCRIPTIONS
+        path = self.uses_descriptions(self.cfg)
         return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
+
+    @classmethod
+    def uses_descriptions(cls, cfg: Any) -> str:
+        """Return the file or folder of class descriptions that the method reads; empty if it reads none."""
+        if "DESCRIPTIONS" not in cls.options:
+            return ""
+        return cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
+
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """Return how many tokens a class sentence has in front of the name, learned ones included.
+
+        Default: those of the words of CTX_INIT, if the method has it.
+        """
+        return len(token_ids(context_words(settings.get("CTX_INIT"))))
+
+    @classmethod
+    def check_classes(cls, cfg: Any, classnames: Sequence[str], template: str) -> None:
+        """Refuse classes whose texts cannot be used, before a CLIP is loaded.
+
+        Args:
+            cfg: The config.
+            classnames: Classes that will be trained on or tested.
+            template: The data set's hand-written prompt.
+
+        Raises:
+            ValueError: No description of a class, or a name or a sentence that is too long for a CLIP of OpenAI's.
+            FileNotFoundError: The descriptions do not exist.
+        """
+        described: Sequence[Sequence[str]] = ()
+        if path := cls.uses_descriptions(cfg):
+            described = read_descriptions(path, cfg.DATASET.NAME, classnames)
+        if not is_known(cfg.MODEL.BACKBONE.NAME):
+            return  # its context may be longer
+        check_length([sentence for sentences in described for sentence in sentences])
+        check_length(fill(cfg.DATASET.TEMPLATE or template, classnames))
+        check_length(fill("{}.", classnames), cls.tokens_in_front(cfg.TRAINER[cls.node()]))
 
     @classmethod
     def rules(cls) -> dict[str, Rule]:

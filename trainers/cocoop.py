@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,11 @@ class CoCoOp(PromptTrainer):
     official_names = ((r"prompt_learner\.(ctx|meta_net\..+)", r"\1"),)
 
     text_needs_image = True
+
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """See :meth:`PromptTrainer.tokens_in_front`."""
+        return super().tokens_in_front(settings) or settings.N_CTX
 
     def build_learner(self) -> ConditionalContext:
         """Embed the class names; start the context from words, or from noise."""

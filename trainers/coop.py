@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,11 @@ class CoOp(PromptTrainer):
         "CLASS_TOKEN_POSITION": OneOf("where the class name is in the context", ("end", "middle", "front")),
     }
     official_names = ((r"prompt_learner\.ctx", "ctx"),)
+
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """See :meth:`PromptTrainer.tokens_in_front`."""
+        return super().tokens_in_front(settings) or settings.N_CTX
 
     @property
     def tied_to_classes(self) -> str:

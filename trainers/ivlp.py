@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,11 @@ class IVLP(PromptTrainer):
         (r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", r"deep_vision.\1"),
         *((rf"text_encoder\.transformer\.resblocks\.{i}\.VPT_shallow", f"deep_text.{i - 1}") for i in range(1, 64)),
     )
+
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """See :meth:`PromptTrainer.tokens_in_front`; prompts replace words, or what is in their place."""
+        return max(super().tokens_in_front(settings), settings.get("N_CTX_TEXT", settings.get("N_CTX", 0)))
 
     def build_learner(self) -> nn.Module:
         """Write the class sentences; start the prompts of layer 1 from the words that they replace."""

@@ -112,6 +112,12 @@ class TAC(PromptTrainer):
         if not cfg.DATALOADER.RETURN_IMG0:
             raise ValueError("TAC's image term needs the un-augmented image: set DATALOADER.RETURN_IMG0 True")
 
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """See :meth:`PromptTrainer.tokens_in_front`."""
+        centers = settings.N_CENTERS if settings.PRECONTEXT in ("both", "text") else 0
+        return super().tokens_in_front(settings) + settings.N_CTX_TEXT + centers
+
     def build_learner(self) -> TaskAwarePrompts:
         """Cluster the class texts; write the class sentences, whose words the prompts do not replace."""
         s = self.settings

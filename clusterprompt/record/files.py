@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import multiprocessing
 import os
+import shutil
 import stat
 import uuid
 from collections import Counter
@@ -207,6 +209,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         path: File to write; its folder must exist.
+
+    Raises:
+        OSError: It cannot be written; names the file, and the room on its disk if that is the reason.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
@@ -215,9 +220,35 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise write_error(error, path) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def write_error(error: OSError | RuntimeError, path: Path) -> OSError:
+    """Return the error of a failed write with the file's name; torch hides a full disk behind a RuntimeError."""
+    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return error if error.filename or not error.errno else type(error)(error.errno, error.strerror, str(path))
+    reason = error.strerror if isinstance(error, OSError) else "the write failed; is the disk full, or a quota used up?"
+    number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
+    try:
+        free = f" ({shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free there)"
+    except OSError:
+        free = ""
+    return OSError(number, f"{reason}{free}", str(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a rename on the disk; some network file systems refuse it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..record import folder as run_folder
 from ..record.result import RunRecord
+from .preflight import check_tests
 from .spec import RunSpec
 from .train import make_cfg, train
 
@@ -25,6 +26,8 @@ def run_chain(specs: Sequence[RunSpec], *, resume: bool = False, overwrite: bool
         ValueError: A finished run has other settings than are asked for, or see :func:`.train.train`.
     """
     trained: set[str] = set()
+    if not specs[0].model_folder and (overwrite or run_folder.state(specs[0].folder) != "finished"):
+        check_tests(specs[1:])
     for spec in specs:
         # A new training run replaces the model: an older test of it must not survive.
         stale = spec.model_folder in trained or run_folder.is_stale(spec.folder, spec.model_folder)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..record.result import RunRecord
 from .engine import Failure, LocalEngine
 from .plan import Job
+from .preflight import check_tests
 from .spec import RunSpec
 from .train import make_cfg
 
@@ -24,7 +25,9 @@ def carry_out(jobs: Sequence[Job], *, overwrite: bool, side_by_side: int = 0) ->
         The jobs without a result; they have been listed on stderr.
 
     Raises:
-        ValueError: Results of other settings lie where those of the plan would, or a setting is not allowed.
+        ValueError: Results of other settings lie where those of the plan would, a setting is not allowed, or a target
+            cannot be tested.
+        FileNotFoundError: Data of a target are missing.
         KeyboardInterrupt: After Ctrl-C or SIGTERM.
     """
     if not overwrite:
@@ -33,6 +36,8 @@ def carry_out(jobs: Sequence[Job], *, overwrite: bool, side_by_side: int = 0) ->
     if len(todo) < len(jobs):
         kept = len(jobs) - len(todo)
         print(f"{kept} of {len(jobs)} runs are finished already and kept; --overwrite runs them again.", flush=True)
+    to_train = {folder for job in todo for folder in job.folders}
+    check_tests(spec for job in todo if job.after in to_train for spec in job.specs)
     failures = LocalEngine(side_by_side, overwrite).execute(todo) if todo else []
     if failures:
         report(failures)

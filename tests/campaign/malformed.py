@@ -38,8 +38,8 @@ VALUES = (
 )
 # Values that make sense all the same, written down by hand, apart from the program's own tables, by the last part of
 # the key. Keys of Dassl that nothing here reads take any finite value of their kind.
-UNREAD = set("VERSION NUM_LABELED STL10_FOLD CIFAR_C_LEVEL CIFAR_C_TYPE HIDDEN_LAYERS ACTIVATION DROPOUT".split())
-TEXTS = set("ROOT NAME CSV DESCRIPTIONS WANDB INIT_WEIGHTS OUTPUT_DIR".split())
+UNREAD = set("VERSION NUM_LABELED STL10_FOLD CIFAR_C_LEVEL DROPOUT".split())
+TEXTS = set("CIFAR_C_TYPE ACTIVATION ROOT NAME CSV DESCRIPTIONS WANDB INIT_WEIGHTS OUTPUT_DIR".split())
 SWITCHES = set(
     "RECLUSTER MASK RETRIEVAL CSC RETURN_IMG0 SGD_NESTEROV NO_TEST PER_CLASS_RESULT COMPUTE_CMAT USE_CUDA VERBOSE GM "
     "PRETRAINED BN SAME_AS_X ALL_AS_UNLABELED STAGED_LR WARMUP_RECOUNT".split()
@@ -56,8 +56,8 @@ WEIGHTS = set(
     "LR WEIGHT_DECAY BASE_LR_MULT WARMUP_CONS_LR WARMUP_MIN_LR GN_MEAN GN_STD COLORJITTER_B COLORJITTER_C "
     "COLORJITTER_S W ALPHA LAMBDA KEY IMAGE_TO_TEXT".split()
 )
-LISTS = {"TRANSFORMS", "SOURCE_DOMAINS", "TARGET_DOMAINS", "NEW_LAYERS"}
-NAMES = LISTS - {"TRANSFORMS"}
+LISTS = {"TRANSFORMS", "SOURCE_DOMAINS", "TARGET_DOMAINS", "NEW_LAYERS", "HIDDEN_LAYERS"}
+NAMES = LISTS - {"TRANSFORMS", "HIDDEN_LAYERS"}
 GOOD = {
     "True": SWITCHES | {"CTX_INIT"},
     "False": SWITCHES | {"CTX_INIT", "NO_TRANSFORM"},
@@ -75,6 +75,7 @@ GOOD = {
     "999999999": {"SEED", "PRINT_FREQ"},
     "[]": LISTS | {"STEPSIZE"},
     "()": LISTS | {"STEPSIZE"},
+    "1,2,3": {"PIXEL_STD", "STEPSIZE", "HIDDEN_LAYERS"},
     "['x', 'y']": NAMES,
     "[-1, -1]": {"STEPSIZE"},
     "": {"CTX_INIT", "TEMPLATE", "RESUME"},
@@ -211,7 +212,7 @@ def outcome(case: Case) -> str:
         return "accepted" if good else "nonsense"
     one_line = error.startswith("error: ") and error.count("\n") == 1 and len(error) < 700
     named = case.key or Path(case.words[-1]).name
-    given = any(words in error for words in (named, "; allowed: ", "unknown data set"))
+    given = any(words in error for words in (named, "; allowed: ", "unknown data set", "no data set is named"))
     return "refused" if one_line and given else "vague"
 
 

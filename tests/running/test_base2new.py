@@ -125,7 +125,12 @@ def test_drawn_data_use_the_embedded_clip(monkeypatch):
     "backbone, trainer, given, expected",
     [
         ("tiny", "MaPLe", (), {"TRAINER.MAPLE.PROMPT_DEPTH": 9}),
-        ("tiny", "IVLP", ("TRAINER.IVLP.PROMPT_DEPTH_TEXT", "2"), {"TRAINER.IVLP.PROMPT_DEPTH_VISION": 9}),
+        (
+            "tiny",
+            "PromptSRC",
+            ("TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", "2"),
+            {"TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION": 9},
+        ),
         ("tiny", "TAC", (), {}),
         ("tiny", "CoOp", (), {}),
         ("ViT-B/16", "MaPLe", (), {}),
