@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -206,9 +206,9 @@ def _extract_tar(archive: Path, files: _Files) -> None:
     with open(archive, "rb") as raw:
         head = raw.read(8)
         raw.seek(0)
-        opened = next((opener for magic, opener in COMPRESSIONS if head.startswith(magic)), None)
+        opened: Any = next((opener for magic, opener in COMPRESSIONS if head.startswith(magic)), None)
         with opened(raw) if opened else raw as stream:
-            bounded = _Bounded(stream, 2 * files.limit)  # with headers and padding
+            bounded: Any = _Bounded(stream, 2 * files.limit)  # with headers and padding
             try:
                 tar = tarfile.open(fileobj=bounded, mode="r:")
             except tarfile.ReadError as error:
@@ -236,7 +236,7 @@ def _extract_tar(archive: Path, files: _Files) -> None:
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the entries of a tar, and keep none of them."""
     while (member := tar.next()) is not None:
-        tar.members.clear()
+        tar.members.clear()  # type: ignore[attr-defined]  # undocumented, and the only way not to keep them
         yield member
 
 

@@ -145,10 +145,10 @@ def restore_state(trainer: PromptTrainer, state: dict[str, Any], folder: str | P
 # ---------------------------------------------------------------------- parts of a state
 def _generators() -> dict[str, Any]:
     """Return the state of all random generators, as what safe loading takes."""
-    kind, words, *place = np.random.get_state()
+    kind, words, *place = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [kind, words.tolist(), *place],  # type: ignore[union-attr]
+        "numpy": [kind, np.asarray(words).tolist(), *place],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
