@@ -21,6 +21,7 @@ import clusterprompt
 from clusterprompt import dassl_compat, registration
 from clusterprompt.datasets.base import PromptDataset
 from clusterprompt.record.result import RunRecord
+from clusterprompt.running.spec import CONFIGS
 from clusterprompt.trainers.base import PromptTrainer
 from clusterprompt.trainers.coop import CoOp
 
@@ -97,6 +98,31 @@ def test_a_host_keeps_its_own(empty_registries, caplog):
     assert (cfg.TRAINER.COOP.N_CTX, cfg.TRAINER.COOP.HOST_KEY, cfg.DATASET.SUBSAMPLE_CLASSES) == (99, 1, "base")
     assert "CSC" in cfg.TRAINER.COOP
     assert host_dataset.template == "a photo of a {}."
+
+
+def test_values_whose_type_a_host_fixes(empty_registries):
+    """Catches: our yaml refused by yacs where KgCoOp's checkout has CTX_INIT False, or Dassl 0.5 no RRCROP_SCALE."""
+    cfg = get_cfg_default()
+    cfg.TRAINER.COOP = CfgNode({"CTX_INIT": False, "N_CTX": 16})
+    del cfg.INPUT["RRCROP_SCALE"]
+    clusterprompt.extend_cfg(cfg)
+    assert cfg.TRAINER.COOP.CTX_INIT is None and cfg.INPUT.RRCROP_SCALE == (0.08, 1.0)
+    for name in ("KgCoOp", "TAC"):
+        cfg.merge_from_file(str(CONFIGS / "trainers" / name / "basetonovel.yaml"))
+    assert cfg.TRAINER.COOP.CTX_INIT == "a photo of a" and cfg.INPUT.RRCROP_SCALE == (0.4, 1.0)
+    cfg.TRAINER.COOP.CTX_INIT = None
+    cfg.merge_from_list(["TRAINER.COOP.CTX_INIT", True])  # the host's own yaml
+
+
+def test_crops_of_a_dassl_without_the_key(build, monkeypatch):
+    """Catches: Dassl 0.5, whose transforms do not read INPUT.RRCROP_SCALE, crops otherwise than TAC's yaml says."""
+    from torchvision.transforms import RandomResizedCrop
+
+    plain = RandomResizedCrop.__init__
+    monkeypatch.setattr(RandomResizedCrop, "__init__", lambda self, size, scale=None, **kw: plain(self, size, **kw))
+    trainer = build("CoOp", "INPUT.RRCROP_SCALE", (0.4, 0.9))
+    (crop,) = [t for t in trainer.train_loader_x.dataset.transform.transforms if isinstance(t, RandomResizedCrop)]
+    assert crop.scale == (0.4, 0.9)
 
 
 def test_a_hosts_template_stays(empty_registries):

@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from support import node_of
 
 from clusterprompt import convert
+from clusterprompt.clip_patches.class_texts import readable
 from clusterprompt.clip_patches.loading import tokenize
+from clusterprompt.registration import own_trainers
 from clusterprompt.trainers.base import unit
 from clusterprompt.trainers.parts.averaging import WeightAverage
 from clusterprompt.trainers.parts.feature_cache import FeatureCache
@@ -198,6 +201,68 @@ def test_resnet_backbone(build, resnet):
         assert torch.isfinite(trainer.classify(torch.zeros(2, 3, 64, 64))).all()
     with pytest.raises(ValueError, match="ResNet"):
         build("TAC", "MODEL.BACKBONE.NAME", str(resnet))
+
+
+@pytest.mark.parametrize("name, key", [("TAC", "PROMPT_DEPTH_VISION"), ("IVLP", "PROMPT_DEPTH_VISION")])
+def test_all_layers_of_a_resnet(name, key, build, resnet):
+    """Catches: vision prompts in all layers (-1) of a ResNet, which has none: a method without half of its prompts."""
+    node = name.upper()
+    words = ("MODEL.BACKBONE.NAME", str(resnet), f"TRAINER.{node}.{key}")
+    with pytest.raises(ValueError, match=r"prompt depth -1 \(vision\) .* ResNet .*allowed are 0"):
+        build(name, *words, -1)
+    assert len(build(name, *words, 0, f"TRAINER.{node}.PROMPT_DEPTH_TEXT", 2).learner.deep_vision) == 0
+
+
+@pytest.mark.parametrize("name, key", [("MaPLe", "PROMPT_DEPTH"), ("VPT", "PROMPT_DEPTH_VISION")])
+def test_no_prompts_without_a_vit(name, key, build, resnet):
+    """Catches: a traceback of MaPLe or VPT on a ResNet."""
+    with pytest.raises(ValueError, match="ResNet"):
+        build(name, "MODEL.BACKBONE.NAME", str(resnet), f"TRAINER.{name.upper()}.{key}", -1)
+
+
+def test_a_learner_without_parameters(build, monkeypatch):
+    """Catches: a run that trains nothing and says "finished"."""
+    from clusterprompt.trainers.coop import CoOp
+
+    monkeypatch.setattr(CoOp, "build_learner", lambda self: torch.nn.Module())
+    with pytest.raises(ValueError, match="CoOp has nothing to learn .* TRAINER.COOP: its learner holds no parameter"):
+        build("CoOp")
+
+
+# ------------------------------------------------------------------ words and tokens
+
+
+@pytest.mark.parametrize("name, key", [("MaPLe", "N_CTX"), ("IVLP", "N_CTX_TEXT"), ("PromptSRC", "N_CTX_TEXT")])
+def test_more_prompts_than_words(name, key, build):
+    """Catches: prompts that take the place of the class names' first tokens where CTX_INIT has fewer tokens."""
+    node = f"TRAINER.{name.upper()}"
+    trainer = build(name, f"{node}.{key}", 4, f"{node}.CTX_INIT", "photo of")
+    clip = trainer.clip
+    tokens = tokenize([f"{readable(classname)}." for classname in trainer.classnames])
+    names = [clip.token_embedding(row[1 : int(row.argmax())]) for row in tokens]
+    assert trainer.learner.ctx.shape[0] == 4 and trainer.learner.ctx.std() < 0.03  # noise
+    for row, expected in zip(trainer.sentences.embeddings, names):
+        assert torch.equal(row[1 : 1 + len(expected)], expected)
+
+
+@pytest.mark.parametrize("name", ["CoOp", "CoCoOp"])
+def test_context_of_words_of_several_tokens(name, build):
+    """Catches: words counted for tokens, so that a context ends in the middle of a word."""
+    words = "a dermatoscopic photomicrograph of"
+    ids = tokenize([words])[0]
+    count = int(ids.argmax()) - 1
+    trainer = build(name, f"TRAINER.{name.upper()}.CTX_INIT", f" {words.replace(' of', '  of')}")
+    assert count == 9
+    assert torch.equal(trainer.learner.ctx.data, trainer.clip.token_embedding(ids[1:10]).detach())
+
+
+@pytest.mark.parametrize("name", [cls.__name__ for cls in own_trainers() if "CTX_INIT" in cls.options])
+def test_braces_in_ctx_init(name, build):
+    """Catches: CTX_INIT used as a format string, by any method: a traceback, or attributes of objects."""
+    node = f"TRAINER.{node_of(name)}.CTX_INIT"
+    for words in ("a photo of a {}", "a {name}", "{0.__class__}"):
+        with pytest.raises(ValueError, match=f"{node} is .*allowed: words without braces"):
+            build(name, node, words)
 
 
 # ------------------------------------------------------------------ checkpoints
