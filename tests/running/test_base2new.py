@@ -144,3 +144,42 @@ def test_depths_fit_the_embedded_clip(backbone, trainer, given, expected):
     assert spec.deep_prompts() == expected
     opts = spec.train_options().opts
     assert {key: opts[opts.index(key) + 1] for key in expected} == {key: "-1" for key in expected}
+
+
+# ------------------------------------------------------------------ what is known before training
+
+
+def test_descriptions_of_the_new_half(world, capsys, tmp_path, monkeypatch):
+    """Catches: hours of training on the base half before a missing description of the new half is named."""
+    (tmp_path / "d.json").write_text(
+        json.dumps({name: ["it."] for name in ("face", "airplane", "anchor", "stop sign")})
+    )
+    monkeypatch.setattr("clusterprompt.running.chain.train", lambda options: pytest.fail("something was trained"))
+    assert call("TRAINER.TAC.DESCRIPTIONS", str(tmp_path / "d.json"), trainer="TAC") == 2
+    said = capsys.readouterr().err
+    assert "could not be tested" in said and "no description for 1 of 2 classes: 'yin yang'" in said
+    assert said.count("\n") == 1 and not (world / "train_base").exists()
+
+
+def test_a_name_of_the_new_half(small_runs, own_caltech_root, capsys, monkeypatch):
+    """Catches: the same, for a class name of the new half that is longer than CLIP's context."""
+    split = own_caltech_root / "caltech-101" / "split_zhou_Caltech101.json"
+    split.write_text(
+        split.read_text().replace("yin_yang", "yin_" * 80 + "yang").replace("yin_" * 80 + "yang/", "yin_yang/")
+    )
+    monkeypatch.setenv("DATA", str(own_caltech_root))
+    monkeypatch.setenv("BACKBONE", "tiny")
+    monkeypatch.setattr("clusterprompt.running.chain.train", lambda options: pytest.fail("something was trained"))
+    assert call() == 2
+    said = capsys.readouterr().err
+    assert "new half" in said or "could not be tested" in said
+    assert "tokens with SOS, EOT" in said and "CLIP's context is 77" in said
+
+
+def test_a_setting_leaves_a_finished_run_alone(world, capsys):
+    """Catches: a value that fails at the first batch, after --overwrite has emptied the folder of a finished run."""
+    assert call() == 0
+    before = times(world)
+    assert call("--overwrite", "INPUT.RRCROP_SCALE", "(0.9, 0.1)") == 2
+    assert "INPUT.RRCROP_SCALE is (0.9, 0.1); allowed: 2 values" in capsys.readouterr().err
+    assert times(world) == before

@@ -440,3 +440,16 @@ def test_interrupted_twice(output, caltech_root, clip_file, monkeypatch, tmp_pat
             died.clear()
             assert go("interrupted")[0] == 1 and died == [method]
     assert go("interrupted") == whole
+
+
+def test_targets_are_checked_before_training(output, monkeypatch, caltech_root, capsys):
+    """Catches: a transfer that trains for hours before the missing data of a target are named."""
+    from clusterprompt.running import preflight, sweep
+
+    monkeypatch.setattr(sweep, "check_tests", preflight.check_tests)
+    monkeypatch.setattr("clusterprompt.running.engine.LocalEngine.call", lambda *args: pytest.fail("something was run"))
+    monkeypatch.setenv("DATA", str(caltech_root))
+    words = "--protocol cross_dataset --source caltech101 --targets dtd --trainers CoOp --seeds 1"
+    assert run.main([*words.split(), "MODEL.BACKBONE.NAME", "tiny"]) == 2
+    said = capsys.readouterr().err
+    assert "could not be tested: Folder not found" in said and "dtd" in said and said.count("\n") == 1
