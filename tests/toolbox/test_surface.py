@@ -20,7 +20,8 @@ NAMES = {
     "dassl.data.data_manager": "DataManager DatasetWrapper build_data_loader build_transform",
     "dassl.data.samplers": "build_sampler",
     "dassl.data.transforms": "build_transform INTERPOLATION_MODES",
-    "dassl.data.transforms.transforms": "build_transform INTERPOLATION_MODES",
+    "dassl.data.transforms.transforms": "build_transform INTERPOLATION_MODES RandAugment",
+    "dassl.data.transforms.randaugment": "RandAugment",
     "dassl.optim": "build_optimizer build_lr_scheduler",
     "dassl.optim.optimizer": "build_optimizer",
     "dassl.optim.lr_scheduler": "build_lr_scheduler ConstantWarmupScheduler LinearWarmupScheduler",
@@ -40,6 +41,15 @@ def test_names_are_where_the_family_imports_them_from(module):
     found = importlib.import_module(module)
     missing = [name for name in NAMES[module].split() if not hasattr(found, name)]
     assert not missing
+
+
+def test_summary_writer():
+    """Catches: `from dassl.engine.trainer import SummaryWriter`, as DePT has it, without a writer."""
+    pytest.importorskip("tensorboard")
+    from dassl.engine.trainer import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter as wanted
+
+    assert SummaryWriter is wanted
 
 
 TRAINER_METHODS = """check_cfg build_data_loader build_model train before_train after_train before_epoch after_epoch
@@ -64,7 +74,8 @@ def test_trainer_has_the_methods_that_subclasses_call_and_override(name):
         "import dassl.engine.ssl",
         "from dassl.data.datasets.dg import wilds",
         "from dassl.data.samplers import RandomDomainSampler",
-        "from dassl.data.transforms.transforms import RandAugment",
+        "from dassl.data.transforms.transforms import RandAugment2",
+        "import dassl.optim.radam",
     ],
 )
 def test_left_out_names_say_so(statement):

@@ -17,7 +17,6 @@ MODULES = {
     "dassl.data.datasets.dg",
     "dassl.data.datasets.ssl",
     "dassl.data.transforms.autoaugment",
-    "dassl.data.transforms.randaugment",
     "dassl.metrics.distance",
     "dassl.optim.radam",
 }

@@ -17,7 +17,15 @@ from ..utils.checkpoints import BEST, read_pointer, restore_checkpoint, write_ch
 from .resume import checkpoint_of, load_resume_state, read_resume_state, save_resume_state
 from .writer import build_writer
 
-__getattr__ = names_left_out(__name__, "TrainerXU", "SimpleNet")
+_left_out = names_left_out(__name__, "TrainerXU", "SimpleNet")
+
+
+def __getattr__(name):
+    if name == "SummaryWriter":  # forks import it from here; importing it takes seconds, and it may be missing
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter
+    return _left_out(name)
 
 
 class TrainerBase:

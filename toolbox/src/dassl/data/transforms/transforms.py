@@ -6,9 +6,10 @@ from torchvision.transforms import InterpolationMode
 from ..._left_out import names_left_out
 from ...utils import ChoiceError, get_most_similar_str_to_a_from_b
 from .ops import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
+from .randaugment import RandAugment
 
 __getattr__ = names_left_out(
-    __name__, "ImageNetPolicy", "CIFAR10Policy", "SVHNPolicy", "RandAugment", "RandAugment2", "RandAugmentFixMatch"
+    __name__, "ImageNetPolicy", "CIFAR10Policy", "SVHNPolicy", "RandAugment2", "RandAugmentFixMatch"
 )
 
 AVAI_CHOICES = [
@@ -17,6 +18,7 @@ AVAI_CHOICES = [
     "random_crop",
     "center_crop",
     "random_translation",
+    "randaugment",
     "colorjitter",
     "randomgrayscale",
     "gaussian_blur",
@@ -78,6 +80,8 @@ def _train_steps(cfg, choices):
         steps.append(T.RandomResizedCrop(cfg.SIZE, scale=cfg.RRCROP_SCALE, interpolation=interpolation))
     if "random_flip" in choices:
         steps.append(T.RandomHorizontalFlip())
+    if "randaugment" in choices:
+        steps.append(RandAugment(cfg.RANDAUGMENT_N, cfg.RANDAUGMENT_M))
     if "colorjitter" in choices:
         steps.append(
             T.ColorJitter(
