@@ -204,6 +204,9 @@ def open_folder(folder: str | Path) -> None:
     for left_over in folder.glob(".*.tmp"):
         with suppress(OSError):
             left_over.unlink()
+    for name in ("log.txt", "cmat.pt"):  # Dassl writes through links; all others are replaced, link or not
+        if (folder / name).is_symlink():
+            (folder / name).unlink()
 
 
 def rotate_log(folder: str | Path) -> None:
@@ -212,8 +215,6 @@ def rotate_log(folder: str | Path) -> None:
     Dassl would name the new one otherwise, and the log parsers read ``log.txt``.
     """
     log = Path(folder) / "log.txt"
-    if log.is_symlink():  # never written through
-        log.unlink()
     if log.is_file():
         stamp = time.strftime("-%Y-%m-%d-%H-%M-%S", time.localtime(os.path.getmtime(log)))
         while Path(f"{log}{stamp}").exists():
