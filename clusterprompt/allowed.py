@@ -167,6 +167,20 @@ class Several(Rule):
 
 
 @dataclass(frozen=True)
+class Range(Rule):
+    """Nothing, or two finite numbers, the first below the second."""
+
+    def takes(self, value: Any) -> bool:
+        """See :meth:`Rule.takes`."""
+        if not isinstance(value, (list, tuple)) or not all(type(each) in (int, float) for each in value):
+            return False
+        return not value or (len(value) == 2 and math.isfinite(value[1] - value[0]) and value[0] < value[1])
+
+    def __str__(self) -> str:
+        return "two numbers, the first below the second, or []"
+
+
+@dataclass(frozen=True)
 class LikeDefault(Rule):
     """A value of the default's kind; numbers are finite. For options that say no more."""
 

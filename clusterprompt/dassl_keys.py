@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from .allowed import Flag, LikeDefault, OneOf, Real, Rule, Several, Template, Text, Whole
+from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Template, Text, Whole
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
@@ -68,7 +68,7 @@ KEYS: dict[str, Rule] = {
     "DATASET.SUBSAMPLE_CLASSES": OneOf("classes: all, or one half of them", ("all", "base", "new")),
     "DATASET.TEMPLATE": Template("hand-written prompt; empty: the data set's"),
     "DATASET.DESCRIPTIONS": Text("JSON of class descriptions, or a folder of them; empty: templates"),
-    "DATASET.GREY_RANGE": LikeDefault("black and white of images of more than 8 bits; empty: by the file's mode", []),
+    "DATASET.GREY_RANGE": Range("black and white of images of more than 8 bits; empty: by the file's mode"),
     "DATASET.FEWER_SHOTS": Flag("a class with fewer images than NUM_SHOTS gives all that it has"),
     "DATASET.CSV": Text("table of own images"),
     "DATASET.VAL_PERCENT": Real("share of the training images that validates, in Dassl's own data sets", 0, 1),

@@ -29,7 +29,7 @@ from ..clip_patches.class_texts import check_length, fill, read_descriptions
 from ..clip_patches.loading import autocast, is_known, load_clip, set_precision, token_ids
 from ..clip_patches.stock import CLIP
 from ..record import measure
-from ..record.files import check_grey_range, write_bytes
+from ..record.files import write_bytes
 from ..record.history import Step
 from ..record.recorder import Recorder
 from ..record.tracking import check_wandb
@@ -228,7 +228,6 @@ class PromptTrainer(TrainerX):
         """
         check_allowed(cfg, {**cls.rules(), **dassl_keys.rules()})
         dassl_keys.check_together(cfg)
-        check_grey_range(cfg.DATASET.get("GREY_RANGE", ()))
         check_wandb(cfg.TRAIN.get("WANDB", ""))
 
     def build_data_loader(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import multiprocessing
 import os
 import shutil
@@ -176,16 +175,6 @@ def remark(kind: str, text: str) -> None:
         logger.warning("%s%s", text, more)
 
 
-def check_grey_range(grey_range: Sequence[float]) -> None:
-    """Raise ValueError unless a grey range is empty, or two finite numbers, the first below the second."""
-    numbers = [value for value in grey_range if isinstance(value, (int, float)) and math.isfinite(value)]
-    if grey_range and not (len(grey_range) == len(numbers) == 2 and numbers[0] < numbers[1]):
-        raise ValueError(
-            f"DATASET.GREY_RANGE is {list(grey_range)}; give the values that are black and white, such as [0, 4095], "
-            "or nothing"
-        )
-
-
 def _formats() -> list[str]:
     """Return the formats that this Pillow can read."""
     Image.init()
@@ -198,6 +187,10 @@ def _raise_limit() -> None:
         if not pixels.isdigit() or not int(pixels):
             raise ValueError(f"{PIXELS_VARIABLE} is {pixels!r}; give a number of pixels, such as 400000000")
         Image.MAX_IMAGE_PIXELS = (int(pixels) + 1) // 2  # Pillow refuses twice this number
+
+
+# How torch.save says that a file could not be written to its end.
+TORCH_WRITE_ERRORS = ("unexpected pos", "PytorchStreamWriter", "inline_container", "file write failed")
 
 
 @contextmanager
@@ -228,8 +221,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
-def write_error(error: OSError | RuntimeError, path: Path) -> OSError:
+def write_error(error: OSError | RuntimeError, path: Path) -> OSError | RuntimeError:
     """Return the error of a failed write with the file's name; torch hides a full disk behind a RuntimeError."""
+    if isinstance(error, RuntimeError) and not any(words in str(error) for words in TORCH_WRITE_ERRORS):
+        return error
     if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error if error.filename or not error.errno else type(error)(error.errno, error.strerror, str(path))
     reason = error.strerror if isinstance(error, OSError) else "the write failed; is the disk full, or a quota used up?"

@@ -36,7 +36,7 @@ def find_faults(parts: Mapping[str, Sequence[Any] | None], same_names: Sequence[
         same_names: Class names that several labels may share.
     """
     lists = {part: rows for part, rows in parts.items() if rows}
-    classes = dict.fromkeys((row.label, row.classname) for rows in lists.values() for row in rows)
+    classes = {(row.label, row.classname): None for rows in lists.values() for row in rows}
     return [
         *_bad_values(lists, classes),
         *_bad_labels(lists),
@@ -49,7 +49,7 @@ def find_oddities(parts: Mapping[str, Sequence[Any] | None]) -> list[str]:
     """Return what is probably a mistake: names that are the same text for CLIP, images listed twice in a part."""
     lists = {part: rows for part, rows in parts.items() if rows}
     spellings: dict[str, dict[str, None]] = {}
-    for name in dict.fromkeys(row.classname for rows in lists.values() for row in rows):
+    for name in {row.classname: None for rows in lists.values() for row in rows}:
         spellings.setdefault(" ".join(name.replace("_", " ").split()).casefold(), {})[name] = None
     alike = [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
     found = [f"class names that are the same text for CLIP: {_some(alike)}"] if alike else []
@@ -73,18 +73,18 @@ def _bad_values(lists: Mapping[str, Sequence[Any]], classes: Mapping[tuple[Any, 
 def _bad_labels(lists: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Yield labels that do not count the training classes from 0, and classes without training images."""
     training = next(part for part in ("train", "test", "val") if part in lists)
-    labels = {row.label for row in lists[training]}
+    found = {part: {row.label: None for row in rows} for part, rows in lists.items()}
+    labels = set(found[training])
     outside = [label for label in sorted(labels, key=str) if label not in range(len(labels))]
     if outside:
         names = f"{len(labels)} classes have the labels {_some(sorted(labels, key=str))}, not 0 to {len(labels) - 1}"
         yield f"the {names} (label {outside[0]}: {_place(lists, outside[0])})"
     for part, rows in lists.items():
-        foreign = dict.fromkeys(row.label for row in rows if row.label not in labels)
+        foreign = [label for label in found[part] if label not in labels]
         if foreign:
-            first = next(iter(foreign))
             yield (
                 f"'{part}' has {len(foreign)} labels without an image in '{training}': {_some(foreign)} "
-                f"({_place({part: rows}, first)})"
+                f"({_place({part: rows}, foreign[0])})"
             )
 
 
@@ -119,9 +119,11 @@ def _bad_pairs(
 
 def _bad_paths(lists: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Yield images under two labels, and images in two parts."""
-    paths = {part: {row.impath for row in rows} for part, rows in lists.items()}
     rows = [row for part in lists.values() for row in part]
-    every = set().union(*paths.values())
+    every = {row.impath for row in rows}
+    if len(every) == len(rows):
+        return
+    paths = {part: {row.impath for row in rows} for part, rows in lists.items()}
     if len({(row.impath, row.label) for row in rows}) > len(every):
         seen: dict[Any, Any] = {}
         double = [row for row in rows if seen.setdefault(row.impath, row).label != row.label]

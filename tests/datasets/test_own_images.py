@@ -629,7 +629,7 @@ def test_template(birds, base2new, capsys, template, works, tmp_path):
     if works:
         assert read(tmp_path / "zs" / "result.json")["template"] == template
     else:
-        assert "should hold {} once" in capsys.readouterr().err
+        assert "a sentence that holds {} once" in capsys.readouterr().err
 
 
 def test_an_image_that_breaks_later(birds, base2new, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 from support import png
 
 from clusterprompt.record import files
-from clusterprompt.record.files import ImageError, UnknownRange, as_rgb, check_grey_range, needs_remark, read_image
+from clusterprompt.record.files import ImageError, UnknownRange, as_rgb, needs_remark, read_image
 from clusterprompt.record.image_check import damage
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -183,12 +183,3 @@ def test_the_limit_of_pixels_can_be_raised(tmp_path, monkeypatch):
     monkeypatch.setenv("CLUSTERPROMPT_MAX_PIXELS", "many")
     with pytest.raises(ValueError, match="CLUSTERPROMPT_MAX_PIXELS is 'many'; give a number"):
         read_image(tmp_path / "large.png")
-
-
-@pytest.mark.parametrize("bad", [[0], [5, 5], [3, 1], [0, float("nan")], ["a", "b"], [0, 1, 2]])
-def test_grey_range(bad):
-    """Catches: a range that divides by zero, or turns a data set into its negative."""
-    check_grey_range([0, 4095])
-    check_grey_range([])
-    with pytest.raises(ValueError, match="GREY_RANGE is .*such as"):
-        check_grey_range(bad)

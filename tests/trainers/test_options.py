@@ -176,3 +176,12 @@ def test_together():
     cfg.TRAINER.PROMPTSRC.GPA_MEAN = 1000
     with pytest.raises(ValueError, match="GPA_MEAN 1000 and GPA_STD 1 give none of the epochs 1 to 10 a weight"):
         by_name["PromptSRC"].check_cfg(cfg)
+
+
+@pytest.mark.parametrize(
+    "bad", [[0], [5, 5], [3, 1], [0, float("nan")], [0, float("inf")], ["a", "b"], [0, 1, 2], None]
+)
+def test_range(bad):
+    """Catches: a range of grey values that divides by zero, or turns a data set into its negative."""
+    rule = Range("")
+    assert rule.takes([0, 4095]) and rule.takes((0, 1.5)) and rule.takes([]) and not rule.takes(bad)

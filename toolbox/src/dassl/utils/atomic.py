@@ -5,6 +5,8 @@ import os
 import shutil
 from contextlib import contextmanager
 
+TORCH_WRITE_ERRORS = ("unexpected pos", "PytorchStreamWriter", "inline_container", "file write failed")
+
 
 @contextmanager
 def atomic_path(path: str, tmp_dir: str | None = None):
@@ -33,7 +35,8 @@ def atomic_path(path: str, tmp_dir: str | None = None):
 
 def _named(error, path):
     # torch.save says "unexpected pos" or the like where the system said that the disk is full.
-    full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
+    torchs = isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_WRITE_ERRORS)
+    full = torchs or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
     if not full:
         return error
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free / 2**20
