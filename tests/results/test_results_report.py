@@ -45,6 +45,7 @@ def made(tmp_path_factory):
     damaged = next(runs.rglob("train_base/**/TAC/**/seed2")) / "predictions.csv"
     damaged.write_text("path,label,prediction,confidence\nx.png,0,77,1\n")
     words = [str(runs), "--html", str(place / "report.html"), "--page", str(place / "page.md")]
+    words += ["--data", str(data)]
     assert results.main(words) == 0
     return place / "report.html", place / "page.md", place
 

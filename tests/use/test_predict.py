@@ -8,13 +8,12 @@ import random
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from functools import partial
 
 import clusterprompt
 from clusterprompt.commands import predict
