@@ -8,6 +8,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from ..record.names import printable
+
 # What bad input raises, said in one line. Anything else is a fault of the program and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, AssertionError, FloatingPointError, NotImplementedError)
 USAGE = 2
@@ -51,7 +53,7 @@ def guarded(work: Callable[[], int | None], *, with_traceback: bool = False, go_
             raise
         if with_traceback:
             traceback.print_exception(error)
-        print(f"error: {message(error)}", file=sys.stderr)
+        print(printable(f"error: {message(error)}", keep="\n\t"), file=sys.stderr)
         return USAGE
 
 

@@ -5,8 +5,8 @@
 
 A folder stands for all images in it and below, sorted; - reads paths from stdin, one a line. Results are printed in the
 order of the images, as soon as a batch of them is done. An image that cannot be read is reported, and the others are
-classified; the exit code is then 1. Control characters in names are printed as escapes such as \\n; --json has the
-names as they are.
+classified; the exit code is then 1. Control characters in names are printed as escapes such as \\n; --json has names as
+they are.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..record.protocols import all_protocols
 from ..record.statistics import INTERVALS
 from ..results.show import FORMATS, show
-from ..running.spec import output_root
+from ..running.spec import data_root, output_root
 from .errors import guarded
 from .options import parser_for
 
@@ -45,6 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the tables there in all formats")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with tables, charts and examples")
     parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="folders of data sets whose images the report may show; default: environment's DATA, else data/",
+    )
+    parser.add_argument(
         "--page",
         type=Path,
         metavar="FILE",
@@ -67,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             html=args.html,
             page=args.page,
             command=("clusterprompt", "results", *words),
+            roots=args.data or [Path(data_root())],
         ),
         with_traceback=args.traceback,
     )

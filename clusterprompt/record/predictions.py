@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # records are read without torch, which takes seconds to impo
     from torch import Tensor
 
 FILE = "predictions.csv"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 HEADER = ("path", "label", "prediction", "confidence")
 
 
@@ -79,7 +80,12 @@ class Predictions:
             for image, label, predicted, confidence in rows:
                 image = os.path.abspath(image)
                 image = image[len(root) :] if image.startswith(root) else image
-                writer.writerow((Path(image).as_posix(), label, predicted, f"{confidence:.6f}"))
+                writer.writerow((_as_cell(Path(image).as_posix()), label, predicted, f"{confidence:.6f}"))
+
+
+def _as_cell(path: str) -> str:
+    """Return a path as a cell that spreadsheets take for text: one that looks like a formula begins with "./"."""
+    return f"./{path}" if path.startswith(FORMULA) else path
 
 
 class Prediction(NamedTuple):
@@ -117,7 +123,7 @@ def read_predictions(folder: str | Path, n_classes: int) -> list[Prediction]:
                 Prediction(row["path"], int(row["label"]), int(row["prediction"]), float(row["confidence"]))
                 for row in csv.DictReader(lines)
             ]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
         raise ValueError(f"damaged ({type(error).__name__}: {error}): {path}") from None
     if any(not 0 <= index < n_classes for row in rows for index in (row.label, row.prediction)):
         raise ValueError(f"damaged (a class beyond the {n_classes} of result.json): {path}")

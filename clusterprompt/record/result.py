@@ -12,9 +12,12 @@ from typing import Any
 from ..config import get, keys
 from . import measure
 from .files import write_text
+from .names import printable
 from .predictions import Prediction, read_predictions
 
 FILE = "result.json"
+LARGEST = 1 << 28  # bytes
+LARGEST_NUMBER = 1e15
 commit = lru_cache(measure.commit)  # of the code that this process has imported; the record is written after each epoch
 
 
@@ -106,12 +109,21 @@ class RunRecord:
             FileNotFoundError: The folder has no result.json.
             DamagedRecord: result.json is damaged.
         """
+        file = Path(folder, FILE)
         try:
-            content = json.loads(Path(folder, FILE).read_text(encoding="utf-8"))
+            if file.is_file() and file.stat().st_size > LARGEST:
+                raise DamagedRecord(f"damaged (larger than {LARGEST >> 20} MB)")
+            if file.exists() and not file.is_file():  # a pipe would be waited for
+                raise DamagedRecord("damaged (not a regular file)")
+            content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no run (no {FILE})") from None
+        except DamagedRecord:
+            raise
         except (OSError, ValueError) as error:
             raise DamagedRecord(f"damaged ({error})") from error
+        except RecursionError as error:
+            raise DamagedRecord("damaged (nested too deep)") from error
         return cls.of_json(content)
 
     @classmethod
@@ -140,6 +152,9 @@ class RunRecord:
         accuracy = known.get("accuracy")
         if accuracy is not None and not (math.isfinite(accuracy) and 0 <= accuracy <= 100):
             raise DamagedRecord(f"damaged (accuracy {accuracy})")
+        odd = [name for name, value in known.items() if not _is_sound(name, value)]
+        if odd:
+            raise DamagedRecord(f"damaged (odd {', '.join(odd)})")
         return cls(**known, extra={name: value for name, value in content.items() if name not in names})
 
     # ------------------------------------------------------------------ writing
@@ -293,6 +308,49 @@ def _fits(name: str, value: Any) -> bool:
     if name == "history":
         return all(isinstance(entry, dict) and isinstance(entry.get("epoch"), int) for entry in value)
     return True
+
+
+# One-line words; names of classes may hold anything.
+_WORDS = ("status", "trainer", "dataset", "subsample", "backbone", "precision", "device", "commit", "versions")
+_NUMBERS = ("seconds", "per_class")
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    """Tell whether a field can be shown and calculated with: the values in it are of the kind that runs write."""
+    if name == "config":
+        return _is_config(value)
+    if name == "history":
+        return all(abs(entry["epoch"]) < LARGEST_NUMBER for entry in value) and _is_text(value)
+    if name == "classnames":
+        return all(isinstance(each, str) for each in value) and _is_text(value)
+    if name in _NUMBERS:
+        return _is_text(list(value)) and all(_is_number(each) for each in value.values())
+    if name in _WORDS:
+        words = [value] if isinstance(value, str) else [*value, *value.values()]
+        return all(isinstance(word, str) and printable(word) == word for word in words)
+    return _is_number(value) if isinstance(value, (int, float)) else _is_text(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Tell a finite number of a size that can be calculated with."""
+    return isinstance(value, (int, float)) and abs(value) < LARGEST_NUMBER  # false for NaN
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether all words in a value can be written as UTF-8, and it is not nested deep."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_config(value: Any, depth: int = 0) -> bool:
+    """Tell whether keys of nested dicts have dotted names, each its own."""
+    if not isinstance(value, dict):
+        return _is_text(value)
+    keys_fit = depth < 20 and all("." not in key and printable(key) == key for key in value)
+    return keys_fit and all(_is_config(each, depth + 1) for each in value.values())
 
 
 def _node(trainer: str) -> str:

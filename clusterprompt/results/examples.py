@@ -16,6 +16,7 @@ from .run import Run
 WORST = 5
 IMAGES = 4  # of each of the worst classes
 PIXELS = 88
+MOST_CLASSES = 20_000  # of a confusion matrix
 
 
 class Example(NamedTuple):
@@ -59,15 +60,17 @@ class Confusion(NamedTuple):
     classes: list[WorstClass]
 
 
-def find_confusion(runs: Sequence[Run], notes: list[str]) -> Confusion | None:
+def find_confusion(runs: Sequence[Run], notes: list[str], roots: Sequence[Path] = ()) -> Confusion | None:
     """Count the predictions of runs of one method on the same classes; None where there are none, or no error.
 
     Args:
         runs: One a seed.
         notes: Gets a sentence for each damaged predictions.csv, which is left out.
+        roots: Folders whose images may be shown. The files of a run name images, but not where they are looked for.
     """
     counts, classnames = None, []
-    errors: dict[int, dict[str, tuple[str, int]]] = {}  # of the first seed that got an image wrong
+    grey_range: Sequence[float] | None = ()
+    errors: dict[int, dict[str, int]] = {}  # of the first seed that got an image wrong
     for run in runs:
         try:
             rows = run.record.predictions(run.path)
@@ -76,15 +79,18 @@ def find_confusion(runs: Sequence[Run], notes: list[str]) -> Confusion | None:
             continue
         if not rows or (counts is not None and run.record.classnames != classnames):
             continue
+        if len(run.record.classnames) > MOST_CLASSES:
+            notes.append(f"Left out, more than {MOST_CLASSES} classes: {run.path}")
+            continue
         if counts is None:
             classnames = run.record.classnames
             counts = np.zeros((len(classnames), len(classnames)), int)
-        node = run.record.config.get("DATASET", {})
-        root, grey_range = node.get("ROOT", ""), node.get("GREY_RANGE", ())
+        node = run.record.config.get("DATASET")
+        grey_range = node.get("GREY_RANGE") if isinstance(node, dict) else ()
         for row in rows:
             counts[row.label, row.prediction] += 1
             if row.label != row.prediction:
-                errors.setdefault(row.label, {}).setdefault(row.path, (root, row.prediction))
+                errors.setdefault(row.label, {}).setdefault(row.path, row.prediction)
     if counts is None or not errors:
         return None
     seen = counts.sum(axis=1)
@@ -94,22 +100,30 @@ def find_confusion(runs: Sequence[Run], notes: list[str]) -> Confusion | None:
     for c in worst:
         chosen = list(errors[c].items())[:: max(1, len(errors[c]) // IMAGES)][:IMAGES]
         examples = [
-            Example(*thumbnail(root, path, grey_range), path, classnames[prediction])
-            for path, (root, prediction) in chosen
+            Example(*thumbnail(roots, path, grey_range), path, classnames[prediction]) for path, prediction in chosen
         ]
         classes.append(WorstClass(classnames[c], float(accuracy[c]), int(seen[c]), examples))
     return Confusion(classnames, counts, worst, classes)
 
 
-def thumbnail(root: str, path: str, grey_range: Sequence[float] = ()) -> tuple[str, str]:
-    """Return a small JPEG of an image as a data URI; if there is none, "" and why."""
+def thumbnail(roots: Sequence[Path], path: str, grey_range: Sequence[float] | None = ()) -> tuple[str, str]:
+    """Return a small JPEG of an image as a data URI; if there is none, "" and why.
+
+    Args:
+        roots: Folders to look in.
+        path: As in predictions.csv; one that leads out of the folders is not followed.
+        grey_range: ``DATASET.GREY_RANGE`` of the run.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        return "", "image is not below the data root (--data)"
+    found = next((root / path for root in roots if (root / path).is_file()), None)
+    if found is None:
+        return "", "image not found (--data)"
     try:
-        small = read_image(Path(root).expanduser() / path, grey_range)
+        small = read_image(found, grey_range or ())
         small.thumbnail((PIXELS, PIXELS))
         out = io.BytesIO()
         small.save(out, "JPEG", quality=82)
-    except FileNotFoundError:
-        return "", "image not found"
-    except (OSError, ValueError):
+    except Exception:  # Pillow raises a dozen types on odd files, and none of them may stop a report
         return "", "image cannot be read"
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode(), ""

@@ -74,8 +74,20 @@ FACTS = {
 
 def _retrieval(runs: Sequence[Run]) -> list[dict]:
     """Return what training runs recorded of their prompt pools."""
-    found = [(run.record.extra.get("retrieval") or {}).get("train") for run in runs if run.is_training]
-    return [usage for usage in found if usage]
+    found = [run.record.extra.get("retrieval") for run in runs if run.is_training]
+    usages = [each.get("train") for each in found if isinstance(each, dict)]
+    return [usage for usage in usages if isinstance(usage, dict) and _is_usage(usage)]
+
+
+def _is_usage(usage: dict) -> bool:
+    """Tell whether the use of a prompt pool is complete: shares and counts, a number a layer."""
+    lists = [usage.get("used"), usage.get("top_share")]
+    numbers = [number for each in lists if isinstance(each, list) for number in [*each, usage.get("pool_size")]]
+    return (
+        all(isinstance(each, list) and each for each in lists)
+        and all(isinstance(number, (int, float)) and 0 <= number < 1e15 for number in numbers)
+        and usage["pool_size"] > 0
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:

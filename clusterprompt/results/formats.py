@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
-from ..record.names import dataset_key
+from ..record.names import dataset_key, printable
+from ..record.predictions import FORMULA
 from ..record.protocols import Protocol
 from ..record.statistics import INTERVALS
 from .facts import FACTS, Number
@@ -143,8 +144,12 @@ def markdown(tables: Sequence[Table], interval: str, notes: Sequence[str], level
 def markdown_table(table: Table) -> str:
     """Write one table as Markdown."""
     headers, lines = grid(table, "**{}**".format)
+    words = len(headers) - len(table.columns)
     lines = [
-        [escape_markdown(line[0]).replace("  ", "&nbsp;&nbsp;"), *(escape_markdown(cell, "|") for cell in line[1:])]
+        [
+            escape_markdown(line[0]).replace("  ", "&nbsp;&nbsp;"),
+            *(escape_markdown(cell, MARKDOWN if place < words else "|") for place, cell in enumerate(line[1:], 1)),
+        ]
         for line in lines
     ]
     return tabulate(
@@ -161,9 +166,12 @@ def markdown_notes(notes: Sequence[str]) -> list[str]:
     return ["\n".join(f"- {escape_markdown(note)}" for note in notes)] if notes else []
 
 
-def escape_markdown(text: str, characters: str = "\\|<>*_`[") -> str:
+MARKDOWN = "\\|<>*_`["
+
+
+def escape_markdown(text: str, characters: str = MARKDOWN) -> str:
     """Keep text from being read as Markdown."""
-    return "".join(f"\\{c}" if c in characters else c for c in str(text))
+    return "".join(f"\\{c}" if c in characters else c for c in printable(str(text)))
 
 
 FIELDS = (
@@ -204,7 +212,10 @@ def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) ->
     if cell.published is not None:
         names = dict.fromkeys(p.source for p in row.printed if cell.published in p.values.values())
         line.update(published=cell.published, difference=cell.mean - cell.published, source="; ".join(names))
-    return line
+    return {
+        name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+        for name, value in line.items()
+    }
 
 
 # ------------------------------------------------------------------ short tables

@@ -29,7 +29,13 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def write_report(
-    file: Path, folder: Path, tables: Sequence[Table], runs: Sequence[Run], interval: str, notes: Sequence[str]
+    file: Path,
+    folder: Path,
+    tables: Sequence[Table],
+    runs: Sequence[Run],
+    interval: str,
+    notes: Sequence[str],
+    roots: Sequence[Path] = (),
 ) -> None:
     """Write the report.
 
@@ -40,9 +46,10 @@ def write_report(
         runs: All runs behind them.
         interval: A key of ``record.statistics.INTERVALS``.
         notes: Notes about the whole folder.
+        roots: Folders whose images may be shown.
     """
     notes = list(notes)
-    parts = [_section(protocol, own, runs, notes) for protocol, own in sections(tables)]
+    parts = [_section(protocol, own, runs, notes, roots) for protocol, own in sections(tables)]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -65,7 +72,9 @@ def _data_uri(chart: Chart) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(chart.svg.encode()).decode()
 
 
-def _section(protocol: Protocol, tables: Sequence[Table], runs: Sequence[Run], notes: list[str]) -> dict:
+def _section(
+    protocol: Protocol, tables: Sequence[Table], runs: Sequence[Run], notes: list[str], roots: Sequence[Path]
+) -> dict:
     """Return what the template shows of one protocol."""
     drawn: set[Path] = set()  # learning curves of a training run that two tables share are drawn once
     blocks = []
@@ -84,13 +93,13 @@ def _section(protocol: Protocol, tables: Sequence[Table], runs: Sequence[Run], n
                 "notes": [*table.notes, *sources(table)],
                 "charts": [*main_charts(table), *few],
                 "terms": of_training[len(few) :],
-                "methods": [] if table.is_average or protocol.transfers else _details(table, runs, notes),
+                "methods": [] if table.is_average or protocol.transfers else _details(table, runs, notes, roots),
             }
         )
     return {"name": protocol.name, "title": protocol.title, "convention": protocol.convention, "blocks": blocks}
 
 
-def _details(table: Table, runs: Sequence[Run], notes: list[str]) -> list[dict]:
+def _details(table: Table, runs: Sequence[Run], notes: list[str], roots: Sequence[Path]) -> list[dict]:
     """Return, for each method of a table and each part of the classes, the changes of classes and the worst ones."""
     own = table.runs
     if table.protocol.shots_are_columns:
@@ -105,7 +114,7 @@ def _details(table: Table, runs: Sequence[Run], notes: list[str]) -> list[dict]:
         baseline = _zero_shot(group[0], runs)
         if baseline and not group[0].record.is_zero_shot:
             charts.append(changes(table, group, name, part, baseline))
-        confused = find_confusion(group, notes)
+        confused = find_confusion(group, notes, roots)
         if confused:
             charts.append(confusion(table, name, part, confused.classnames, confused.counts, confused.worst))
         shown = [chart for chart in charts if chart]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..record.names import printable
 from ..record.protocols import all_protocols
 from ..record.result import FILE, DamagedRecord, RunRecord
 from .placement import assign_protocols
@@ -39,9 +40,9 @@ def collect_runs(folder: str | Path, only: Iterable[Path] | None = None) -> Find
     runs = _without_duplicates(runs, notes)
     runs = _without_lone_halves(runs, notes)
     if not runs and only is None:
-        raise ValueError(f"no run below {folder} can be used:\n" + "\n".join(f"  {note}" for note in notes))
+        raise ValueError(f"no run below {folder} can be used:\n" + "\n".join(f"  {printable(note)}" for note in notes))
     runs.sort(key=lambda run: (run.protocol, run.method.order(), run.dataset, run.part, run.seed))
-    return Findings(runs, notes)
+    return Findings(runs, [printable(note, keep="\n") for note in notes])
 
 
 def _record_files(folder: Path, only: Iterable[Path] | None) -> list[Path]:

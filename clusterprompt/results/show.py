@@ -32,6 +32,7 @@ def show(
     html: Path | None,
     page: Path | None,
     command: Sequence[str],
+    roots: Sequence[Path] = (),
 ) -> None:
     """Print the tables of a folder, and write the files that were asked for.
 
@@ -44,6 +45,7 @@ def show(
         html: File of the report.
         page: File of the Markdown page.
         command: Words of the command line, which the page quotes.
+        roots: Folders whose images the report may show.
 
     Raises:
         FileNotFoundError: There is no such folder, or no run in it.
@@ -62,7 +64,7 @@ def show(
         )
     _write_tables(tables, found, interval, format, out)
     if html:
-        _drawing("report").write_report(html, folder, tables, runs, interval, found.notes)
+        _drawing("report").write_report(html, folder, tables, runs, interval, found.notes, roots)
         print(f"Written: {html}", file=sys.stderr)
     if page:
         _drawing("page").write_page(page, command, tables, runs, interval, found.notes)

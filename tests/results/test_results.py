@@ -602,3 +602,59 @@ def test_charts_of_a_protocol(toy):
 
     (chart,) = main_charts(build(collect_runs(toy).runs, None)[0])
     assert chart.name == "toy_birds_twice" and "50.00" in chart.svg
+
+
+ODD = {
+    "a dot in a key": {"config": {"A.B": 1}},
+    "config is text": {"config": "x"},
+    "config nested deep": {"config": json.loads('{"a":' * 400 + "1" + "}" * 400)},
+    "per_class is a list": {"per_class": [1, 2]},
+    "per_class holds text": {"per_class": {"red star": "high"}},
+    "learned_parameters is text": {"learned_parameters": "many"},
+    "a number beyond bounds": {"shots": 10**400},
+    "not a number": {"seconds_per_epoch": float("nan")},
+    "seconds hold text": {"seconds": {"train": "long"}},
+    "classnames hold numbers": {"classnames": [1, 2, 3]},
+    "half a character": {"classnames": ["\ud800", "b", "c"]},
+    "terminal codes in a name": {"backbone": "\x1b[2Jtiny"},
+    "lines in a name": {"trainer": "TAC\nCoOp 99.9"},
+    "versions hold a list": {"versions": {"torch": [2]}},
+    "history without epochs": {"history": [{"loss": 1.0}]},
+    "endless epoch": {"history": [{"epoch": 10**400, "loss": 1.0}]},
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_one_odd_record_stops_nothing(case, printed, tmp_path):
+    """Catches: one record of many, with one odd field, that ends the report of all runs in a traceback."""
+    made_runs.base2new(tmp_path, "CoOp", "OxfordPets", {1: (90.0, 80.0), 2: (92.0, 82.0)})
+    made_runs.base2new(tmp_path, "TAC", "OxfordPets", {1: (95.0, 85.0), 2: (95.0, 85.0)})
+    odd = next(path for path in sorted(tmp_path.rglob("result.json")) if "TAC" in str(path))
+    odd.write_text(json.dumps({**json.loads(odd.read_text()), **ODD[case]}))
+    said = printed()
+    assert (
+        "91.00 +- 1.00" in said and f"damaged ({'odd' if 'odd ' in said else 'without'} {next(iter(ODD[case]))}" in said
+    )
+    assert str(odd) in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "null", '{"status": 1e999}'])
+def test_damaged_files_stop_nothing(content, printed, tmp_path):
+    """Catches: a traceback for a result.json that is nested without end; a pipe of that name that is waited for."""
+    made_runs.base2new(tmp_path, "CoOp", "OxfordPets", {1: (90.0, 80.0)})
+    for name in ("odd", "pipe"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "odd" / "result.json").write_text(content)
+    os.mkfifo(tmp_path / "pipe" / "result.json")
+    said = printed()
+    assert "90.00" in said and "Left out, damaged (n" in said and "not a regular file" in said
+
+
+def test_names_stay_text(printed, tmp_path):
+    """Catches: a link in a Markdown table, or a formula in a CSV, from the name of a folder or a backbone."""
+    for trainer, backbone in (("CoOp", "![x](javascript:alert(1))"), ("TAC", "=cmd|' /C calc'!A0")):
+        made_runs.base2new(tmp_path, trainer, "OxfordPets", {1: (90.0, 80.0)}, backbone=backbone)
+    assert "!\\[x](javascript" in printed("--format", "markdown")
+    assert not re.search(r"(?<!\\)\[x\]", printed("--format", "markdown"))
+    rows = list(csv.DictReader(io.StringIO(printed("--format", "csv"))))
+    assert {row["backbone"][:5] for row in rows} == {"![x](", "'=cmd"}

@@ -50,6 +50,7 @@ def made(tmp_path_factory):
     damaged = next(runs.rglob("train_base/**/TAC/**/seed2")) / "predictions.csv"
     damaged.write_text("path,label,prediction,confidence\nx.png,0,77,1\n")
     words = [str(runs), "--html", str(place / "report.html"), "--page", str(place / "page.md")]
+    words += ["--data", str(data)]
     assert results.main(words) == 0
     return place / "report.html", place / "page.md", place
 
@@ -202,3 +203,28 @@ def test_browser(made, tmp_path):
     assert "CONSOLE" not in ran.stderr, ran.stderr[-2000:]
     images, broken, width, window = json.loads(re.search(r"<title>(.*?)</title>", ran.stdout).group(1))
     assert images > 10 and broken == 0 and width <= window
+
+
+@pytest.mark.parametrize(
+    "path, why",
+    [
+        ("{outside}/secret.png", "not below the data root"),
+        ("../outside/secret.png", "not below the data root"),
+        ("secret.png", "not found"),
+        ("bomb.png", "cannot be read"),
+    ],
+)
+def test_images_come_from_the_data_root_only(path, why, tmp_path, monkeypatch):
+    """Catches: any image of the machine in a report, because a stranger's predictions.csv names it; a bomb that ends it."""
+    from clusterprompt.results.examples import thumbnail
+
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    Image.new("RGB", (40, 40)).save(outside / "secret.png")
+    Image.new("RGB", (400, 400)).save(root / "bomb.png")
+    Image.new("RGB", (4, 4)).save(root / "good.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    uri, said = thumbnail([root], path.format(outside=outside))
+    assert not uri and why in said
+    assert thumbnail([tmp_path, root], "good.png")[0].startswith("data:image/jpeg")

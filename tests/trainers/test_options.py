@@ -183,5 +183,5 @@ def test_together():
 )
 def test_range(bad):
     """Catches: a range of grey values that divides by zero, or turns a data set into its negative."""
-    rule = Range("")
+    rule = allowed.Range("")
     assert rule.takes([0, 4095]) and rule.takes((0, 1.5)) and rule.takes([]) and not rule.takes(bad)
