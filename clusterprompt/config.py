@@ -50,7 +50,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 class _OnceLoader(yaml.SafeLoader):
     """Read a mapping whose keys are given once, as text."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         seen: dict[str, int] = {}
         for name, _ in node.value:
             line = name.start_mark.line + 1
