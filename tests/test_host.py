@@ -199,6 +199,40 @@ def in_host(host, *command, **environment):
     return ran.stdout
 
 
+TRAIN = """import trainers.cocoop
+import trainers.coop
+import trainers.zsclip
+
+def setup_cfg(args):
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    return cfg
+"""
+
+
+def test_the_patch_of_the_documentation(tmp_path):
+    """Catches: a command in docs/plugin.md that finds no place in a train.py of this family, or the wrong one; a check
+    of other checkouts that changes the checkout itself, or takes any folder for one.
+    """
+    host, work = tmp_path / "host", tmp_path / "work"
+    (host / "trainers").mkdir(parents=True)
+    (host / "train.py").write_text(TRAIN)
+    work.mkdir()
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import check; from pathlib import Path; " + (
+        "c = check.Check(*map(Path, sys.argv[2:])); c.patch(); sys.exit(len(c.faults))"
+    )
+    hosts = CHECKOUT / "tests" / "hosts"
+    stand_in = CHECKOUT / "toolbox" / "src"
+    in_host(tmp_path, "-c", code, str(hosts), str(host), str(stand_in), str(work))
+    expected = TRAIN.replace("trainers.coop\n", "trainers.coop\nimport clusterprompt\n")
+    expected = expected.replace("    extend_cfg(cfg)\n", "    extend_cfg(cfg)\n    clusterprompt.extend_cfg(cfg)\n")
+    assert (work / "patched" / "train.py").read_text() == expected
+    assert (host / "train.py").read_text() == TRAIN
+    words = [sys.executable, str(hosts / "check.py"), str(work), str(stand_in)]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1) and "holds no train.py" in ran.stderr
+
+
 @pytest.mark.slow
 def test_our_commands_in_a_checkout(host, caltech_root):
     """Catches: an edited clip, or folders called trainers and datasets, that our commands take for their own; results
