@@ -339,6 +339,8 @@ class PromptTrainer(TrainerX):
         if self._resumed:
             restore_generators(self._resumed)
             self._complete_checkpoints(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+        # From the first moment on there is one whole state to go on from, whatever is killed when.
+        save_state(self, self.output_dir, self.start_epoch)
 
     def check_resume(self) -> None:
         """Refuse a run that cannot go on, before anything is changed; see :func:`.resume.find_state`."""
@@ -357,7 +359,7 @@ class PromptTrainer(TrainerX):
             return 0
         restore_state(self, state, directory)
         self._resumed = state
-        print(f"Resuming the run in {directory} after epoch {state['epoch']}")
+        print(f"Resuming the run in {directory} after epoch {state['epoch']} of {self.max_epoch}")
         return state["epoch"]
 
     def _complete_checkpoints(self, source: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import functools
 import json
 import os
 import random
@@ -318,44 +319,34 @@ def reference(world: World, scene: str, trainer: str) -> tuple[dict[str, Any], d
     return outcome(folder / "out"), counts, time.monotonic() - began
 
 
-def cases(kills: int, trainers: list[str], counts: dict, seed: int) -> list[Case]:
-    """Spread kills over scenes, trainers and moments."""
-    draw = random.Random(seed)
-    found = []
-    for number in range(kills):
-        trainer = trainers[number % len(trainers)]
-        scene = SCENES[number // len(trainers) % len(SCENES)]
-        events, seconds = counts[scene, trainer]
+def draw_case(number: int, trainers: list[str], draw: random.Random, reference_of: Callable) -> Case:
+    """Choose the scene, the trainer and the moments of a case; every trainer gets every scene in turn."""
+    trainer, scene = trainers[number % len(trainers)], SCENES[number // len(trainers) % len(SCENES)]
+    _, events, seconds = reference_of(scene, trainer)
 
-        def kill(events: dict[str, int] = events, seconds: float = seconds) -> Kill:
-            kind = draw.choice(("before", "before", "before", "torn", "SIGKILL", "SIGTERM", "SIGINT"))
-            return Kill(kind, draw.uniform(0.1, seconds) if kind.startswith("SIG") else draw.randrange(events[kind]))
+    def kill() -> Kill:
+        kind = draw.choice(("before", "before", "before", "torn", "SIGKILL", "SIGTERM", "SIGINT"))
+        return Kill(kind, draw.uniform(0.1, seconds) if kind.startswith("SIG") else draw.randrange(events[kind]))
 
-        found.append(Case(scene, trainer, tuple(kill() for _ in range(1 + (draw.random() < 0.25)))))
-    return found
+    return Case(scene, trainer, tuple(kill() for _ in range(1 + (draw.random() < 0.25))))
 
 
-def campaign(kills: int, trainers: list[str], seed: int, work: Path, scenes: tuple[str, ...] = SCENES) -> list[str]:
+def campaign(kills: int, trainers: list[str], seed: int, work: Path) -> list[str]:
     """Do a campaign; return its faults, one line each."""
     world = prepare(work)
-    trainers = trainers or learners()
-    wanted, counts = {}, {}
-    needed = min(len(scenes), -(-kills // len(trainers)))
-    for scene in scenes[:needed]:
-        for trainer in trainers:
-            wanted[scene, trainer], events, seconds = reference(world, scene, trainer)
-            counts[scene, trainer] = events, seconds
-    faults = []
-    for number, case in enumerate(cases(kills, trainers, counts, seed), start=1):
+    trainers, draw, faults = trainers or learners(), random.Random(seed), []
+    reference_of = functools.cache(functools.partial(reference, world))
+    for number in range(1, kills + 1):
+        case = draw_case(number - 1, trainers, draw, reference_of)
         folder = work / f"case{number}"
-        wrong = survives(world, case, wanted[case.scene, case.trainer], folder)
+        wrong = survives(world, case, reference_of(case.scene, case.trainer)[0], folder)
         if wrong:
             faults.append(f"{case}: {wrong} (see {folder})")
-            print(f"FAULT {faults[-1]}", flush=True)
         else:
             shutil.rmtree(folder)
-        if number % 20 == 0:
-            print(f"{number} tried, {number - len(faults)} survived", flush=True)
+        print(
+            f"{number} tried, {number - len(faults)} survived: {case}{': FAULT ' + wrong if wrong else ''}", flush=True
+        )
     return faults
 
 

@@ -3,13 +3,16 @@
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from clusterprompt.commands import train as commands_train
+from clusterprompt.record import folder as run_folder
 from clusterprompt.running import train as running_train
 
 pytestmark = pytest.mark.slow
@@ -401,3 +404,77 @@ def test_non_finite_loss(train, command, capsys):
     """Catches: training that goes on with NaN weights."""
     said = fails(train, capsys, command("OPTIM.LR", "100", "OPTIM.WEIGHT_DECAY", "100", epochs="15"))
     assert "not finite" in said
+
+
+# ------------------------------------------------------------------ crashes, and runs that must not be mixed
+
+
+@pytest.mark.parametrize("content", [None, "", '{"status": "training"', "[]", "\0\0\0", '{"status": "training"}'])
+def test_settings_travel_with_the_weights(train, command, capsys, interrupted, content):
+    """Catches: weights of two settings mixed in silence where result.json is damaged or gone."""
+    path = Path("out/result.json")
+    path.unlink() if content is None else path.write_text(content)
+    other = command("--resume", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.LR", "0.1", epochs="3")
+    assert "other settings: OPTIM.LR" in fails(train, capsys, other)
+    train.main(command("--resume", "TRAIN.CHECKPOINT_FREQ", "1", epochs="3"))
+    assert [entry["epoch"] for entry in result("out")["history"]] == [1, 2, 3]
+
+
+def test_other_data_are_refused(train, command, capsys, interrupted, tmp_path, caltech_root):
+    """Catches: an interrupted run gone on with, or a finished one called finished, on another few-shot sample."""
+    own = tmp_path / "own"
+    shutil.copytree(caltech_root, own)
+    split = own / "caltech-101" / "split_zhou_Caltech101.json"
+    parts = json.loads(split.read_text())
+    parts["train"] = list(reversed(parts["train"]))
+    split.write_text(json.dumps(parts))
+    before = snapshot(Path("out"))
+    same = command("--resume", "TRAIN.CHECKPOINT_FREQ", "1", epochs="3", root=own)
+    assert "another few-shot sample (digest " in fails(train, capsys, same)
+    assert snapshot(Path("out")) == before
+    train.main(command("--resume", "TRAIN.CHECKPOINT_FREQ", "1", epochs="3"))
+    assert "another few-shot sample (digest " in fails(train, capsys, same)
+
+
+def test_two_runs_never_share_a_folder(train, command, capsys, interrupted):
+    """Catches: --overwrite, --resume or a plain start in the folder of a run that is still going."""
+    before = snapshot(Path("out"))
+    with run_folder.owned("out"):
+        for words in (["--overwrite"], ["--resume"], []):
+            assert "out is in use by process" in fails(train, capsys, command(*words))
+    assert snapshot(Path("out")) == before and not list(Path().glob(".*.lock"))
+
+
+def test_a_folder_removed_while_training(train, command, capsys, monkeypatch):
+    """Catches: a traceback of tensorboard's thread, or a run that goes on into half a folder."""
+    from clusterprompt.trainers.coop import CoOp
+
+    monkeypatch.setattr(CoOp, "end_epoch", lambda self: shutil.rmtree("out"))
+    assert "the output folder out was removed" in fails(train, capsys, command())
+    assert not Path("out").exists()
+
+
+def test_a_clock_put_back(train, command, monkeypatch):
+    """Catches: negative seconds in the record."""
+    moments = iter(range(10**9, 0, -1000))
+    monkeypatch.setattr("time.time", lambda: next(moments))
+    train.main(command())
+    written = result("out")
+    assert 0 <= written["seconds"]["train"] < 600 and 0 <= written["history"][0]["seconds"] < 600
+    assert 0 <= written["seconds"]["test"] < 600
+
+
+def test_a_full_disk_is_one_line(train, command, capsys, monkeypatch):
+    """Catches: torch's "unexpected pos 27328 vs 27216" with a traceback; a run that cannot go on afterwards."""
+    real = torch.save
+
+    def full(content, path, *args, **kwargs):
+        if "resume_state" in str(path):
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 27328 vs 27216")
+        real(content, path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    said = fails(train, capsys, command())
+    assert "resume_state.pt" in said and "MiB are free there" in said
+    monkeypatch.setattr(torch, "save", real)
+    assert train.main(command("--resume")).start_epoch == 0

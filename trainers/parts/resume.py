@@ -75,8 +75,13 @@ def find_state(trainer: PromptTrainer, folder: str | Path) -> dict[str, Any] | N
     if state is None:
         return None
     run = state.get("run") or {}
-    refuse_other_settings(folder, changed_settings(run.get("config") or {}, trainer.cfg))
-    refuse_other_sample(folder, run.get("fewshot_digest"), _digest(trainer))
+    try:
+        refuse_other_settings(folder, changed_settings(run.get("config") or {}, trainer.cfg))
+        refuse_other_sample(folder, run.get("fewshot_digest"), _digest(trainer))
+    except ValueError:
+        if state["epoch"] > 0:
+            raise
+        return None  # nothing was trained that could be mixed
     return state
 
 
