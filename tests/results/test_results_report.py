@@ -148,10 +148,11 @@ def test_images_that_cannot_be_shown(tmp_path):
     (tmp_path / "large.png").write_bytes(png(60000, 60000, 8, 2, b"0" * 99))
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "eps.png").write_text("%!PS-Adobe-3.0 EPSF-3.0")
-    for name in ("large.png", "pipe.png", "eps.png"):
-        assert thumbnail(str(tmp_path), name) == ("", "image cannot be read"), name
+    for name in ("large.png", "eps.png"):
+        assert thumbnail([tmp_path], name) == ("", "image cannot be read"), name
+    assert thumbnail([tmp_path], "pipe.png") == ("", "image not found (--data)")
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "deep.png")
-    white = thumbnail(str(tmp_path), "deep.png", [0, 4095])[0].split(",")[1]
+    white = thumbnail([tmp_path], "deep.png", [0, 4095])[0].split(",")[1]
     assert Image.open(io.BytesIO(base64.b64decode(white))).getpixel((0, 0)) == (255, 255, 255)
 
 
