@@ -16,9 +16,10 @@ import torch  # noqa: E402
 file, *words = sys.argv[1:]
 sys.path[0] = str(Path.cwd())  # as for `python train.py`
 
-from clip import clip  # noqa: E402
+from clip import clip, model  # noqa: E402
 
 clip._download = lambda *arguments: file
+model.convert_weights = lambda model: None  # CPUs lack fp16, in which PromptSRC keeps its teacher even with PREC fp32
 for each in (torch.nn.Module, torch.Tensor):  # PromptSRC's trainer moves its teacher to the GPU, whatever is asked for
     each.cuda = lambda self, *arguments, **options: self
 sys.argv = ["train.py", *words]
