@@ -19,8 +19,9 @@ sys.path[0] = str(Path.cwd())  # as for `python train.py`
 from clip import clip, model  # noqa: E402
 
 clip._download = lambda *arguments: file
-model.convert_weights = lambda model: None  # CPUs lack fp16, in which PromptSRC keeps its teacher even with PREC fp32
+model.convert_weights = lambda model: None  # so that all of CLIP is fp32 too
 for each in (torch.nn.Module, torch.Tensor):  # PromptSRC's trainer moves its teacher to the GPU, whatever is asked for
     each.cuda = lambda self, *arguments, **options: self
+    each.half = lambda self: self  # the edited CLIPs cast prompts to fp16 whatever PREC says, which CPUs lack
 sys.argv = ["train.py", *words]
 runpy.run_path("train.py", run_name="__main__")
