@@ -18,7 +18,8 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
-from .. import allowed, dassl_keys
+from .. import dassl_keys
+from ..allowed import Rule, check, rule_for
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
 from ..clip_patches.class_texts import check_length, fill, read_descriptions
@@ -66,7 +67,7 @@ class PromptTrainer(TrainerX):
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
-    allowed: Mapping[str, allowed.Rule] = SHARED
+    allowed: Mapping[str, Rule] = SHARED
     config_node = ""
     checkpoint_folder = "prompt_learner"
     official_names: Renames = ()
@@ -77,6 +78,7 @@ class PromptTrainer(TrainerX):
     learner: Any  # an nn.Module of the method's own class, or None
     cfg: Any  # Dassl's attributes from here on
     dm: Any
+    train_loader_x: Any
     test_loader: Any
 
     # ------------------------------------------------------------------ what a method defines
@@ -200,13 +202,12 @@ class PromptTrainer(TrainerX):
         check_length(fill("{}.", classnames), cls.tokens_in_front(cfg.TRAINER[cls.node()]))
 
     @classmethod
-    def rules(cls) -> dict[str, allowed.Rule]:
+    def rules(cls) -> dict[str, Rule]:
         """Return what each option of the method takes, by dotted key."""
         declared = [vars(base).get("allowed", {}) for base in reversed(cls.__mro__)]
         known = {name: rule for each in declared for name, rule in each.items()}
         return {
-            f"TRAINER.{cls.node()}.{name}": allowed.rule_for(default, known.get(name))
-            for name, default in cls.options.items()
+            f"TRAINER.{cls.node()}.{name}": rule_for(default, known.get(name)) for name, default in cls.options.items()
         }
 
     @classmethod
@@ -219,7 +220,7 @@ class PromptTrainer(TrainerX):
             ValueError: A value of Dassl's keys or of the method's options that is not allowed, or wandb asked for and
                 not installed.
         """
-        allowed.check(cfg, {**cls.rules(), **dassl_keys.rules()})
+        check(cfg, {**cls.rules(), **dassl_keys.rules()})
         dassl_keys.check_together(cfg)
         check_wandb(cfg.TRAIN.get("WANDB", ""))
 
