@@ -85,6 +85,7 @@ class PromptTrainer(TrainerX):
     learner: Any  # an nn.Module of the method's own class, or None
     cfg: Any  # Dassl's attributes from here on
     dm: Any
+    train_loader_x: Any
     test_loader: Any
 
     # ------------------------------------------------------------------ what a method defines
