@@ -4,6 +4,7 @@ An archive comes from the network. One that holds a path or a link out of its fo
 """
 
 import bz2
+import contextlib
 import errno
 import gzip
 import lzma
@@ -16,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, cast
 
 from tqdm import tqdm
 
@@ -176,7 +177,7 @@ def _shown(name: str) -> str:
 class _Bounded:
     """A decompressed tar, read within bounds."""
 
-    def __init__(self, stream: BinaryIO, limit: int) -> None:
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
         self.stream, self.limit = stream, limit
         self.last = b""  # what was read last
 
@@ -206,8 +207,8 @@ def _extract_tar(archive: Path, files: _Files) -> None:
     with open(archive, "rb") as raw:
         head = raw.read(8)
         raw.seek(0)
-        opened: Any = next((opener for magic, opener in COMPRESSIONS if head.startswith(magic)), None)
-        with opened(raw) if opened else raw as stream:
+        opened = next((opener for magic, opener in COMPRESSIONS if head.startswith(magic)), None)
+        with contextlib.closing(cast(IO[bytes], opened(raw) if opened else raw)) as stream:
             bounded: Any = _Bounded(stream, 2 * files.limit)  # with headers and padding
             try:
                 tar = tarfile.open(fileobj=bounded, mode="r:")
@@ -236,7 +237,7 @@ def _extract_tar(archive: Path, files: _Files) -> None:
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the entries of a tar, and keep none of them."""
     while (member := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  # undocumented, and the only way not to keep them
+        cast(Any, tar).members.clear()
         yield member
 
 

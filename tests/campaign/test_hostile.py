@@ -9,9 +9,7 @@ import pytest
 
 @pytest.mark.slow
 def test_short_form():
-    """Catches: code of a file that runs, a write outside of the given folders, a traceback, a door that waits for
-    ever.
-    """
+    """Catches: code of a file that runs, a write outside, a traceback, a door that waits for ever."""
     script = Path(__file__).with_name("hostile.py")
     ended = subprocess.run([sys.executable, str(script), "--short"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr

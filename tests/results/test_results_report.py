@@ -216,9 +216,7 @@ def test_browser(made, tmp_path):
     ],
 )
 def test_images_come_from_the_data_root_only(path, why, tmp_path, monkeypatch):
-    """Catches: any image of the machine in a report, because a stranger's predictions.csv names it; a bomb that ends
-    it.
-    """
+    """Catches: any image of the machine in a report, because predictions.csv names it; a bomb that ends it."""
     from clusterprompt.results.examples import thumbnail
 
     root, outside = tmp_path / "root", tmp_path / "outside"
