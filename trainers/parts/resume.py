@@ -153,7 +153,7 @@ def _generators() -> dict[str, Any]:
     kind, words, *place = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": [kind, words.tolist(), *place],  # type: ignore[union-attr]
+        "numpy": [kind, words.tolist(), *place],  # type: ignore[union-attr, attr-defined]
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
