@@ -372,7 +372,7 @@ class PromptTrainer(TrainerX):
             write_bytes(here / best.name, best.read_bytes())
         freq, epoch = self.cfg.TRAIN.CHECKPOINT_FREQ, self.start_epoch
         due = epoch == self.max_epoch or (freq > 0 and epoch % freq == 0)
-        if due and not (here / f"model.pth.tar-{epoch}").is_file():
+        if epoch and due and not (here / f"model.pth.tar-{epoch}").is_file():
             self.save_model(epoch - 1, self.output_dir)
 
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
