@@ -89,6 +89,7 @@ _setup() {
   local candidate base=""
   for candidate in ${PYTHON:-python python3}; do
     candidate="$(command -v "$candidate")" || continue
+    candidate="$(cd "$(dirname "$candidate")" && pwd)/$(basename "$candidate")"
     base="${base:-$candidate}"
     if [ -z "$(_missing "$candidate")" ]; then
       PYTHON="$candidate"
