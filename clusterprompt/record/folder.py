@@ -27,6 +27,8 @@ WRITTEN_FILES = re.compile(
     r"log\.txt(-.*)?|results?\.json|predictions\.csv|cmat\.pt|config\.yaml|\.lock|\..*\.tmp|"
     + "|".join(map(re.escape, (RESUME_STATE, MARK)))
 )
+# What a kill leaves while the mark is being written; see `files.atomic_path`.
+UNFINISHED_MARK = re.compile(rf"\.{re.escape(MARK)}\.\d+\.[0-9a-f]{{8}}\.tmp")
 MODEL_FILES = re.compile(r"checkpoint|model\.pth\.tar-\d+|model-best\.pth\.tar|\..*\.tmp")
 WRITTEN_FOLDERS = {"tensorboard", "wandb", "pictures", ASIDE}
 
@@ -142,6 +144,8 @@ def is_ours(folder: str | Path) -> bool:
     """Tell whether a run of this program has written to a folder."""
     folder = Path(folder)
     if any((folder / name).exists() for name in (MARK, ASIDE, RESUME_STATE)):
+        return True
+    if folder.is_dir() and any(UNFINISHED_MARK.fullmatch(entry.name) for entry in folder.iterdir()):
         return True
     return RunRecord.find(folder) is not None or _has_damaged_record(folder)
 

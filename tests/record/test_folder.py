@@ -174,3 +174,28 @@ def test_a_failed_write_names_its_file_and_the_room(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"No space left on device \(.* MiB are free there\): '.*result.json'"):
         write_text(tmp_path / "result.json", "{}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_that_was_killed_does_not_block_the_next(tmp_path, monkeypatch):
+    """Catches: the half-written mark of a killed start taken for somebody's file, so that no run can start there."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clusterprompt.record.files.os.replace", kill)
+        patch.setattr("clusterprompt.record.files.Path.unlink", kill)  # a killed process tidies nothing up
+        with pytest.raises(Killed):
+            run_folder.open_folder(tmp_path / "out")
+    (left,) = (tmp_path / "out").iterdir()
+    assert left.name.endswith(".tmp") and run_folder.state(tmp_path / "out") == "fresh"
+    run_folder.check_writable(tmp_path / "out")
+    run_folder.open_folder(tmp_path / "out")
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [run_folder.MARK]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".notes.1.tmp").write_text("mine")
+    with pytest.raises(ValueError, match="which no run of this program wrote"):
+        run_folder.check_writable(tmp_path / "other")
