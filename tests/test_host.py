@@ -13,6 +13,8 @@ from pathlib import Path
 import dassl
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs" / "trainers"
 

@@ -11,6 +11,8 @@ import pytest
 
 from clusterprompt.commands import base2new, compare, worker
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 TEXT = (CHECKOUT / "docs" / "new_trainer.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", TEXT, re.M | re.S))

@@ -5,6 +5,8 @@ import random
 import pytest
 from campaign import malformed
 
+pytestmark = pytest.mark.slow
+
 
 def complaints(found):
     """Return what should not be, in words."""

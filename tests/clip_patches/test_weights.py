@@ -12,6 +12,8 @@ from hostile_files import evil_pickle, evil_script, plain_pickle
 from clusterprompt.clip_patches import weights
 from clusterprompt.clip_patches.loading import load_clip, read_weights
 
+pytestmark = pytest.mark.slow
+
 
 class Model(torch.nn.Module):
     """Parameters, buffers, and tensors that are neither."""

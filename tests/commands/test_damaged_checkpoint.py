@@ -6,6 +6,8 @@ import pytest
 
 from clusterprompt.commands import convert, export, pictures, predict
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def damaged(finished_run, tmp_path):

@@ -17,6 +17,8 @@ from clusterprompt.record import measure
 from clusterprompt.record.predictions import Predictions
 from clusterprompt.trainers.parts.origin import methods_by_names
 
+pytestmark = pytest.mark.slow
+
 
 def result(folder):
     return json.loads((folder / "result.json").read_text())

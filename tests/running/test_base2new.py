@@ -10,6 +10,8 @@ from clusterprompt.record.protocols import Request, all_protocols
 from clusterprompt.record.statistics import harmonic_mean
 from clusterprompt.running.spec import RunSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(small_runs):

@@ -11,6 +11,8 @@ from PIL import Image
 from clusterprompt.record.files import ImageError, read_image
 from clusterprompt.trainers.parts.data import ImageLoader, load_data
 
+pytestmark = pytest.mark.slow
+
 SPLIT = "caltech-101/split_zhou_Caltech101.json"
 
 

@@ -12,6 +12,8 @@ from clusterprompt.commands import train
 from clusterprompt.registration import own_trainers
 from clusterprompt.trainers.base import PromptTrainer
 
+pytestmark = pytest.mark.slow
+
 METHODS = own_trainers()
 UNREAD = {"VERSION", "DATASET.ROOT", "DATASET.NAME", "MODEL.HEAD.NAME", "MODEL.HEAD.ACTIVATION", "MODEL.HEAD.BN"} | {
     *(

@@ -7,6 +7,8 @@ from dassl.engine import TrainerX
 
 from clusterprompt.trainers.parts.checkpoints import checkpoint_path, learner_weights
 
+pytestmark = pytest.mark.slow
+
 FAST = ("OPTIM.MAX_EPOCH", 2, "TRAIN.CHECKPOINT_FREQ", 1, "TEST.NO_TEST", True)
 
 

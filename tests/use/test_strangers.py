@@ -12,6 +12,8 @@ from clusterprompt import load_run
 from clusterprompt.commands import convert, export, pictures, predict
 from clusterprompt.trainers.parts.checkpoints import read_with_notes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stranger(finished_run, tmp_path):
