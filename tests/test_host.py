@@ -2,6 +2,8 @@
 edited clip; our methods.
 """
 
+import csv
+import io
 import json
 import os
 import pickle
@@ -288,6 +290,8 @@ def test_two_lines_in_a_checkout(host, caltech_root):
     )
     assert len(tac["history"]) == len(attriprompt["history"]) == 1 and (tmp_path / "tac" / "predictions.csv").is_file()
     table = in_host(host, "-m", "clusterprompt", "results", ".", "--format", "csv")  # their folders, of their own names
-    assert "TAC,new," in table.replace(" ", "") or "TAC" in table
+    means = {(row["trainer"], row["column"]): float(row["mean"]) for row in csv.DictReader(io.StringIO(table))}
+    assert means["TAC", "base"] == pytest.approx(tac["accuracy"]) and means["TAC", "HM"] >= 0
+    assert means["TAC", "new"] == pytest.approx(new["accuracy"])
     with open(tmp_path / "shot_2-seed_1.pkl", "rb") as file:
         assert len(pickle.load(file)["train"]) == 10
