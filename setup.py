@@ -100,6 +100,7 @@ setup(
         "data": ["gdown>=5.2"],  # files on Google Drive, such as CoOp's splits
         "pictures": ["matplotlib>=3.6"],
         "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
+        "search": ["optuna>=3.6"],  # clusterprompt search --trials
         "completion": ["argcomplete>=3.1"],
         "test": TEST,
         "check": CHECK,

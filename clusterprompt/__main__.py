@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("commands.run", "carry out a protocol: data sets x seeds, resumed where it stopped"),
         "compare": ("commands.compare", "run several methods on one data set and put them side by side"),
         "ablation": ("commands.ablation", "run a method with its parts switched off, one after the other"),
+        "search": ("commands.search", "choose a method's settings by validation images"),
         "demo": ("commands.demo", "see all of it in minutes, on drawn data and a small CLIP, on a CPU"),
     },
     "look at results": {

@@ -22,7 +22,7 @@ from . import canonical, fewshot_cache
 logger = logging.getLogger(__name__)
 
 SUBSAMPLES = ("all", "base", "new")
-MAX_VAL_SHOTS = 4  # CoOp's: validation never gets more images of a class than this
+MAX_VAL_SHOTS = 4  # CoOp's: its sample for validation never has more images of a class than this
 
 
 class PromptDataset(DatasetBase):
@@ -42,6 +42,7 @@ class PromptDataset(DatasetBase):
         test_only: The set has no training images of its own: its test images stand in for them, there is no validation
             set, and NUM_SHOTS and SUBSAMPLE_CLASSES have no effect (as with the ImageNet variants of the CoOp family).
         same_names: Class names that several labels share, as two of ImageNet's do.
+        all_val: A few-shot run validates on all validation images, instead of CoOp's sample of at most 4 a class.
         drawn: The program draws the images itself, for trying things out.
         checked: The full lists have been checked; see `check_lists`.
         dataset_dir, image_dir: Absolute paths, set on the instance.
@@ -61,6 +62,7 @@ class PromptDataset(DatasetBase):
     counts: dict[str, int] = {}
     test_only = False
     same_names: Sequence[str] = ()
+    all_val = False
     drawn = False
     checked = False
 
@@ -216,13 +218,12 @@ class PromptDataset(DatasetBase):
         # CoOp seeds once, in train.py, and draws here first. Seeding here gives the same lists whatever ran in between.
         if seed >= 0:
             random.seed(seed)
-        sampled = (
-            self.generate_fewshot_dataset(train, num_shots=num_shots),
-            None if val is None else self.generate_fewshot_dataset(val, num_shots=min(num_shots, MAX_VAL_SHOTS)),
-        )
+        sampled = [self.generate_fewshot_dataset(train, num_shots=num_shots), val]
+        if val is not None and not self.all_val:
+            sampled[1] = self.generate_fewshot_dataset(val, num_shots=min(num_shots, MAX_VAL_SHOTS))
         cache = os.path.join(self.dataset_dir, "split_fewshot", f"shot_{num_shots}-seed_{seed}.pkl")
         if not os.path.isfile(cache):
-            return sampled
+            return sampled[0], sampled[1]
         cached = fewshot_cache.load(cache, train, val, self.image_dir)
         cached = (cached[0], sampled[1] if cached[1] is None else cached[1])
         same = [digest(ours or [], self.image_dir) for ours in sampled] == [

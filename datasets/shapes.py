@@ -1,7 +1,8 @@
 """The embedded world: small drawn data sets, written below the data root on first use.
 
 `Shapes` is the main one; four shifted copies of its classes are for domain generalisation, three sets whose classes
-read differently for cross-dataset evaluation. A small synthetic world that exercises the code: not a benchmark.
+read differently for cross-dataset evaluation. `ShapesSelect` is for choosing settings, so that no table's images need be
+looked at for it. A small synthetic world that exercises the code: not a benchmark.
 """
 
 import json
@@ -35,6 +36,20 @@ STYLE = Style(
     gain=(0.65, 1),
     blur=(0.2, 0.8),
     noise=(8, 22),
+)
+# Of the set that settings are chosen by: colours turned the other way, narrower textures, more blur, less noise.
+SELECT_STYLE = Style(
+    radius=(13, 26),
+    rotation=45,
+    jitter=18,
+    clutter=0.3,
+    hue=(-24, -16),
+    wash=0.35,
+    weave=0.8,
+    blotches=(15, 40),
+    gain=(0.7, 1),
+    blur=(0.6, 1.1),
+    noise=(4, 16),
 )
 # Raise it whenever a picture changes: pictures of two versions give different numbers under the same names.
 VERSION = "1"
@@ -88,6 +103,35 @@ NEW = (
     "plain red diamond",
 )
 CLASSES = BASE + NEW
+# Drawn by lot so that each half holds every shape once and every colour once or twice.
+SELECT_BASE = (
+    "orange ring",
+    "white triangle",
+    "purple cross",
+    "blue arrow",
+    "green square",
+    "yellow crescent",
+    "white pentagon",
+    "purple diamond",
+    "pink hexagon",
+    "brown star",
+    "cyan circle",
+    "red heart",
+)
+SELECT_NEW = (
+    "orange arrow",
+    "purple triangle",
+    "pink pentagon",
+    "white circle",
+    "brown square",
+    "blue heart",
+    "green cross",
+    "red star",
+    "blue crescent",
+    "green diamond",
+    "yellow ring",
+    "cyan hexagon",
+)
 
 
 class DrawnDataset(PromptDataset):
@@ -277,3 +321,21 @@ class ShapesCounts(DrawnDataset):
             str(rng.choice(TEXTURES)),
             NUMBERS.index(classname) + 1,
         )
+
+
+class ShapesSelect(DrawnDataset):
+    """24 classes such as "red star", 12 base and 12 new, for choosing settings: many validation images, in no table."""
+
+    folder = "shapes_select"
+    split_file = "split_select.json"
+    template = "a picture of a {}."
+    names = SELECT_BASE + SELECT_NEW
+    sizes = {"train": 32, "val": 40, "test": 8}
+    all_val = True
+    style = SELECT_STYLE
+
+    @classmethod
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
+        """See :meth:`DrawnDataset.figure`."""
+        colour, shape = classname.split(" ")
+        return Figure(shape, colour, str(rng.choice(TEXTURES)))

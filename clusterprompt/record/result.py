@@ -217,6 +217,12 @@ class RunRecord:
         drawn = self.dataset in _DRAWN_BEFORE if self.drawn is None else self.drawn
         return drawn or self.backbone == "tiny"
 
+    @property
+    def is_validation(self) -> bool:
+        """Whether the accuracy is of validation images, as in a search for settings."""
+        test = self.config.get("TEST")
+        return isinstance(test, dict) and test.get("SPLIT") == "val"
+
     def predictions(self, folder: str | Path) -> list[Prediction]:
         """Read the run's ``predictions.csv``; see :func:`.predictions.read_predictions`."""
         return read_predictions(folder, len(self.classnames))

@@ -62,7 +62,7 @@ def _record_files(folder: Path, only: Iterable[Path] | None) -> list[Path]:
 def _read_records(files: Sequence[Path]) -> tuple[dict[Path, RunRecord], list[str]]:
     """Return the finished records by run folder, and notes about the others."""
     records: dict[Path, RunRecord] = {}
-    unfinished, notes = [], []
+    unfinished, validated, notes = [], [], []
     for file in files:
         try:
             record = RunRecord.read(file.parent)
@@ -73,10 +73,14 @@ def _read_records(files: Sequence[Path]) -> tuple[dict[Path, RunRecord], list[st
             unfinished.append(str(file.parent))
         elif record.accuracy is None:
             notes.append(f"Left out, damaged (without accuracy): {file}")
+        elif record.is_validation:
+            validated.append(str(file.parent))
         else:
             records[file.parent] = record
     if unfinished:
         notes.append(f"Not finished, left out ({len(unfinished)}): {'; '.join(unfinished)}")
+    if validated:
+        notes.append(f"Scored on validation images, left out ({len(validated)}): {'; '.join(validated)}")
     return records, notes
 
 
