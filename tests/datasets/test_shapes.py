@@ -72,6 +72,26 @@ def test_classes_are_spread_over_both_halves():
         )
 
 
+def test_selection_set_is_of_its_own():
+    """Settings that are chosen on classes, pictures or a style of the test sets would be chosen by the tables."""
+    sets = [cls for cls in vars(shapes).values() if isinstance(cls, type) and issubclass(cls, shapes.DrawnDataset)]
+    others = [cls for cls in sets if cls.folder and cls is not shapes.ShapesSelect]
+    assert len(others) == 8 and all(set(shapes.ShapesSelect.names).isdisjoint(cls.names) for cls in others)
+    assert all(cls.style != shapes.ShapesSelect.style and cls.folder != "shapes_select" for cls in others)
+    for half in (shapes.SELECT_BASE, shapes.SELECT_NEW):
+        assert sorted(name.split()[1] for name in half) == sorted(drawing.SHAPES)
+        assert {name.split()[0] for name in half} == set(drawing.COLOURS)
+    assert len({*shapes.SELECT_BASE, *shapes.SELECT_NEW}) == 24
+
+
+def test_selection_set_validates_on_all_its_images(tmp_path, monkeypatch):
+    """Settings are chosen by validation images: CoOp's 4 a class would leave the choice to chance."""
+    monkeypatch.setattr(shapes.ShapesSelect, "sizes", {"train": 3, "val": 6, "test": 1})
+    data = shapes.ShapesSelect(config(tmp_path, SUBSAMPLE_CLASSES="new"))
+    assert data.classnames == list(shapes.SELECT_NEW) and len(data.train_x) == 12 * 2
+    assert Counter(item.classname for item in data.val) == dict.fromkeys(shapes.SELECT_NEW, 6)
+
+
 @pytest.mark.slow
 def test_written_on_first_use_and_read_again(tmp_path):
     """The first use writes; the second must read the very same files; sizes and halves are as documented."""
