@@ -87,7 +87,9 @@ def test_failed_cell(runs, output, monkeypatch, capsys):
     from clusterprompt.running.engine import LocalEngine
 
     leave = LocalEngine.call
-    monkeypatch.setattr(LocalEngine, "call", lambda engine, job, *rest: 1 if "TOP_K" in job.name else leave(engine, job, *rest))
+    monkeypatch.setattr(
+        LocalEngine, "call", lambda engine, job, *rest: 1 if "TOP_K" in job.name else leave(engine, job, *rest)
+    )
     assert command.main(words("--one-at-a-time", "--seeds", "1")) == 1
     table = (output / "search" / "table.txt").read_text()
     assert "N_CLUSTERS 8" in table and "TOP_K 3" not in table
@@ -174,7 +176,9 @@ def test_bad_arguments(more, message, runs, capsys):
 
 def test_brackets_hold_commas():
     """Catches: a tuple that is cut in two."""
-    assert read_grid(["INPUT.RRCROP_SCALE=(0.08, 1.0),(0.7, 1.0)"]) == {"INPUT.RRCROP_SCALE": ["(0.08, 1.0)", "(0.7, 1.0)"]}
+    assert read_grid(["INPUT.RRCROP_SCALE=(0.08, 1.0),(0.7, 1.0)"]) == {
+        "INPUT.RRCROP_SCALE": ["(0.08, 1.0)", "(0.7, 1.0)"]
+    }
 
 
 def test_folders_differ():
