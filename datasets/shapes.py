@@ -1,7 +1,7 @@
 """The embedded world: small drawn data sets, written below the data root on first use.
 
 `Shapes` is the main one; four shifted copies of its classes are for domain generalisation, three sets whose classes
-read differently for cross-dataset evaluation. `ShapesSelect` is for choosing settings, so that no table's images need be
+read differently for cross-dataset evaluation. `ShapesSelect` is for choosing settings, so that no table's images are
 looked at for it. A small synthetic world that exercises the code: not a benchmark.
 """
 

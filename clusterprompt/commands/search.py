@@ -5,12 +5,12 @@
     clusterprompt search --trainers AttriPrompt --grid TOP_K=1,2,4 LAMBDA=0,2.5,10,25 ALPHA=0,1 --trials 12
 
 A cell of the grid is a base-to-new run for each data set and seed. Its score is HM: the harmonic mean of the accuracies
-on the validation images of the base classes and of the held-out ones. No test image is looked at; so that no new class of
-a table is either, choose by data sets that are in no table of yours: by default the drawn set shapes_select.
+on the validation images of the base classes and of the held-out ones. No test image is looked at. So that no new class
+of a table is either, choose by data sets that are in no table of yours: by default the drawn set shapes_select.
 
 Cells are all combinations, or with --one-at-a-time each value alone; with --trials Optuna picks that many cells
-(pip install "clusterprompt[search]"). Finished runs are kept: the same command goes on where it stopped, and a wider grid
-runs only what is new. Settings come from the environment as for `clusterprompt run`; KEY VALUE pairs are for all cells.
+(pip install "clusterprompt[search]"). Finished runs are kept: the same command goes on where it stopped, and a wider
+grid runs only what is new. Settings come from the environment as for `clusterprompt run`; KEY VALUE pairs are for all cells.
 Everything is below OUTPUT/search, the table in table.{txt,csv,json}.
 """
 

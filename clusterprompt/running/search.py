@@ -1,7 +1,7 @@
 """Choose settings of methods by base-to-new runs that are scored on validation images, never on test images.
 
-A cell is one choice of settings. Its runs are ordinary ones, one a data set and seed, in a folder of its own; so what is
-finished is kept, and a search can be stopped, continued and widened.
+A cell is one choice of settings. Its runs are ordinary ones, one a data set and seed, in a folder of its own: what is
+finished is kept, so a search can be stopped, continued and widened.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def sample(search: Search, trials: int, at_once: int, carry_out: Callable[[Seque
     try:
         import optuna
     except ImportError:
-        raise ValueError('--trials needs Optuna: pip install "clusterprompt[search]"; without it, leave --trials out')
+        raise ValueError('--trials needs Optuna: pip install "clusterprompt[search]"; or leave --trials out') from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     Path(search.output).mkdir(parents=True, exist_ok=True)
     states = optuna.trial.TrialState
