@@ -1,11 +1,12 @@
 """Measure what each part of a method is worth, from base to new classes.
 
     clusterprompt ablation AttriPrompt shapes [--seeds 1 2 3] [--only full "1 cluster"] [--overwrite] [KEY VALUE ...]
+    clusterprompt ablation AttriPrompt shapes shapes_textures shapes_colours shapes_counts
 
-Every variant and seed is a separate run. Finished runs are kept: a second call shows the table at once, an interrupted
-one goes on. Settings come from the environment as for `clusterprompt base2new` (DATA, BACKBONE, SHOTS, OUTPUT; EPOCHS
-has a default here); KEY VALUE pairs are added to every variant. The table is written to
-OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
+Every variant, data set and seed is a separate run. Finished runs are kept: a second call shows the table at once, an
+interrupted one goes on. Settings come from the environment as for `clusterprompt base2new` (DATA, BACKBONE, SHOTS,
+OUTPUT; EPOCHS has a default here); KEY VALUE pairs are added to every variant. Tables, of several data sets the average
+as well, are written to OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .options import add_output, add_overwrite, add_seeds, parser_for, run_with_
 if TYPE_CHECKING:
     from ..results.tables import Table
 
-# Name of each variant: the settings it changes; "full" is the method as its yaml has it (K 4, M 32, n 1; 5 centres).
+# Name of each variant: the settings it changes; "full" is the method as its yaml has it.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "AttriPrompt": {
         "full": {},
@@ -58,7 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = parser_for("ablation", __doc__)
     parser.add_argument("trainer", choices=VARIANTS, help="method to take apart")
-    parser.add_argument("dataset", help="name of a yaml in configs/datasets, or the path of your own")
+    words = "names of yamls in configs/datasets, or paths of your own"
+    parser.add_argument("datasets", nargs="+", metavar="dataset", help=words)
     add_seeds(parser)
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="some variants by name; default: all")
     add_output(parser)
@@ -73,19 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     """Run what is missing, print and write the table; return the exit code."""
-    from ..record.names import dataset_label
     from ..running.spec import check_dataset, output_root
     from ..running.sweep import carry_out
     from .tables import tables_of
 
-    check_dataset(args.dataset)
+    for dataset in args.datasets:
+        check_dataset(dataset)
     known = VARIANTS[args.trainer]
     unknown = [name for name in args.only or [] if name not in known]
     if unknown:
         raise ValueError(f"{args.trainer} has no variant {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
     variants = list(dict.fromkeys(args.only or known))
     print(
-        f"{args.trainer} on {args.dataset}: {len(variants)} variants, seeds {', '.join(map(str, args.seeds))}.",
+        f"{args.trainer} on {', '.join(args.datasets)}: {len(variants)} variants, seeds "
+        f"{', '.join(map(str, args.seeds))}.",
         flush=True,
     )
     folder = Path(output_root(args.output), "ablation")
@@ -93,13 +96,13 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     # A whole table of the first seed comes first.
     if carry_out([job for of_seed in zip(*jobs.values()) for job in of_seed], overwrite=args.overwrite):
         return 1
-    (table,) = tables_of(str(folder / args.trainer), [job for own in jobs.values() for job in own])
-    write(table, args, variants, folder / f"{args.trainer}_{dataset_label(args.dataset)}")
+    for table in tables_of(str(folder / args.trainer), [job for own in jobs.values() for job in own]):
+        write(table, args, variants, folder)
     return 0
 
 
 def jobs_of(args: argparse.Namespace, variant: str, folder: Path, pairs: Sequence[str]) -> list:
-    """Return the jobs of one variant, a seed each, in a folder of its own."""
+    """Return the jobs of one variant, a seed and data set each, in a folder of its own; seed by seed."""
     from dataclasses import replace
 
     from ..record.protocols import SHOTS, Request, all_protocols
@@ -112,15 +115,16 @@ def jobs_of(args: argparse.Namespace, variant: str, folder: Path, pairs: Sequenc
     settings = [
         word for key, value in changes.items() for word in (f"TRAINER.{args.trainer.upper()}.{key}", str(value))
     ]
-    jobs = plan(
-        all_protocols()["base2new"],
-        Request(args.dataset, environment.shots or SHOTS),
-        [Method(args.trainer, environment.epochs or EPOCHS, 60, tuple(settings))],
-        args.seeds,
-        output=str(folder / args.trainer / slug(variant)),
-        pairs=pairs,
-    )
-    return [replace(job, name=f"{args.trainer} {variant}, seed {seed}") for job, seed in zip(jobs, args.seeds)]
+    own = [Method(args.trainer, environment.epochs or EPOCHS, 60, tuple(settings))]
+    output = str(folder / args.trainer / slug(variant))
+    jobs = []
+    for seed in args.seeds:
+        for dataset in args.datasets:
+            request = Request(dataset, environment.shots or SHOTS)
+            (job,) = plan(all_protocols()["base2new"], request, own, [seed], output=output, pairs=pairs)
+            where = f" on {dataset}" * (len(args.datasets) > 1)
+            jobs.append(replace(job, name=f"{args.trainer} {variant}{where}, seed {seed}"))
+    return jobs
 
 
 def slug(variant: str) -> str:
@@ -128,30 +132,39 @@ def slug(variant: str) -> str:
     return re.sub(r"\W+", "_", variant)
 
 
-def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem: Path) -> None:
+def write(table: Table, args: argparse.Namespace, variants: Sequence[str], folder: Path) -> None:
     """Print the table; write it as text, CSV and JSON."""
     from tabulate import tabulate
 
     from ..record.files import atomic_path, write_text
+    from ..record.names import dataset_key, dataset_label
     from ..results import formats
+
+    labels = [dataset_label(name) for name in args.datasets]
+    # A data set of the user's own is named after its yaml, and its class may have another name.
+    known = {dataset_key(label): label for label in labels}
+    data = labels[0] if len(labels) == 1 else known.get(dataset_key(table.data), table.data)
+    stem = folder / f"{args.trainer}_{data}"
+    columns = (*COLUMNS, "mean of HMs") if table.is_average else COLUMNS
+    place = len(columns) + 1
 
     names = {slug(name): name for name in variants}
     table.rows.sort(key=lambda row: list(names).index(row.method.folder))
     facts = [*["prompts used", "top share"] * (args.trainer == "AttriPrompt"), "seconds"]
-    headers, rows = formats.compact(table, COLUMNS, facts, seeds=args.seeds, label=lambda row: names[row.method.folder])
+    headers, rows = formats.compact(table, columns, facts, seeds=args.seeds, label=lambda row: names[row.method.folder])
     flat = [
         {"variant": names[row.method.folder], **numbers}
-        for row, numbers in zip(table.rows, formats.flat(table, COLUMNS, facts))
+        for row, numbers in zip(table.rows, formats.flat(table, columns, facts))
     ]
-    full = next((row.cells["HM"].mean for row in table.rows if names[row.method.folder] == "full"), None)
+    full = next((row.cells[columns[-1]].mean for row in table.rows if names[row.method.folder] == "full"), None)
     if full is not None:
-        headers.insert(4, "to full")
+        headers.insert(place, "to full")
         for row, line, numbers in zip(table.rows, rows, flat):
-            numbers["to_full"] = row.cells["HM"].mean - full
-            line.insert(4, f"{numbers['to_full']:+.1f}")
+            numbers["to_full"] = row.cells[columns[-1]].mean - full
+            line.insert(place, f"{numbers['to_full']:+.1f}")
     text = tabulate(rows, headers=["variant", *headers[1:]], disable_numparse=True)
-    text += f"\n\n{caption(args, full is not None, 'prompts used' in facts)}"
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    text += f"\n\n{caption(args, data, full is not None, 'prompts used' in facts)}"
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(f"{stem}.txt", text + "\n")
     with atomic_path(f"{stem}.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for line in flat for key in line)))
@@ -159,7 +172,7 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem:
         writer.writerows(flat)
     content = {
         "method": args.trainer,
-        "dataset": args.dataset,
+        "dataset": data,
         "seeds": list(args.seeds),
         "changes": {name: VARIANTS[args.trainer][name] for name in variants},
         "table": flat,
@@ -168,11 +181,13 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem:
     print(f"\n{text}\nWritten: {stem}.txt, .csv, .json")
 
 
-def caption(args: argparse.Namespace, to_full: bool, retrieval: bool) -> str:
+def caption(args: argparse.Namespace, data: str, to_full: bool, retrieval: bool) -> str:
     """Explain the columns."""
+    where = f"average of {', '.join(args.datasets)}" if data == "average" else f"on {data}"
     return (
-        f"{args.trainer} on {args.dataset}: accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; "
+        f"{args.trainer}, {where}: accuracy in %, mean +- standard deviation over {seeds_label(args.seeds)}; "
         "HM: harmonic mean of the means"
+        + ";\nmean of HMs: of the data sets' HMs" * (data == "average")
         + ";\nto full: its difference to the whole method's" * to_full
         + (
             "; prompts used: share of all pools' prompts chosen in the last epoch;\ntop share: of the most used prompt "

@@ -10,8 +10,8 @@ of a table is either, choose by data sets that are in no table of yours: by defa
 
 Cells are all combinations, or with --one-at-a-time each value alone; with --trials Optuna picks that many cells
 (pip install "clusterprompt[search]"). Finished runs are kept: the same command goes on where it stopped, and a wider
-grid runs only what is new. Settings come from the environment as for `clusterprompt run`; KEY VALUE pairs are for all cells.
-Everything is below OUTPUT/search, the table in table.{txt,csv,json}.
+grid runs only what is new. Settings come from the environment as for `clusterprompt run`; KEY VALUE pairs are for all
+cells. Everything is below OUTPUT/search, the table in table.{txt,csv,json}.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ class Score:
     def of(self, dataset: str) -> dict[str, Any]:
         """Return mean and spread of ``base``, ``new`` and ``HM`` on a data set."""
         by_seed = self.accuracies[dataset]
-        return base_to_new(*({seed: pair[half] for seed, pair in by_seed.items()} for half in (0, 1)))
+        base, new = ({seed: pair[half] for seed, pair in by_seed.items()} for half in (0, 1))
+        return base_to_new(base, new)
 
     @property
     def value(self) -> float:

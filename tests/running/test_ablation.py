@@ -69,6 +69,23 @@ def test_table(calls, output, capsys, monkeypatch):
     assert ablation.main(words) == 0 and len(calls) == 4
 
 
+def test_several_data_sets(calls, output, capsys):
+    """Catches: one table for several data sets, no average of them, or an average of the wrong column."""
+    calls.accuracy = lambda spec, number: 60.0 - 20 * number + 20 * (spec.leg.dataset == "shapes_counts")
+    words = ["AttriPrompt", "shapes", "shapes_counts", "--seeds", "1", "2", "--only", "full"]
+    assert ablation.main(words) == 0 and len(calls) == 4
+    folder = output / "ablation"
+    assert sorted(path.stem for path in folder.glob("*.txt")) == [
+        "AttriPrompt_average",
+        "AttriPrompt_shapes",
+        "AttriPrompt_shapes_counts",
+    ]
+    (row,) = read(folder / "AttriPrompt_average.json")["table"]
+    halves = 2 * 60 * 40 / 100, 2 * 80 * 60 / 140
+    assert (row["base_mean"], row["new_mean"]) == (70.0, 50.0)
+    assert row["mean of HMs_mean"] == pytest.approx(sum(halves) / 2) and row["HM_mean"] == pytest.approx(7000 / 120)
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
