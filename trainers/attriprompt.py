@@ -22,7 +22,7 @@ from ..clip_patches.loading import autocast
 from .base import Batch, PromptTrainer, unit
 from .parts.feature_cache import ViewCache
 from .parts.options import LAYERS, LONGEST
-from .parts.prompt_pool import PromptPool, StaticPrompts, Usage, check_settings, write_sentences
+from .parts.prompt_pool import PromptPool, StaticPrompts, Usage, check_settings, inserted_tokens, write_sentences
 from .parts.prompts import check_depth, context_words
 
 logger = logging.getLogger(__name__)
@@ -36,13 +36,15 @@ class AttriPrompt(PromptTrainer):
         "PREC": "fp16",
         "CTX_INIT": "a photo of a",
         "DESCRIPTIONS": "",
-        "N_CTX": 1,
+        "N_CTX": 4,
         "PROMPT_DEPTH": -1,
         "RETRIEVAL": True,
         "N_CLUSTERS": 4,
         "POOL_SIZE": 32,
         "POOL": "per_layer",
-        "TOP_K": 1,
+        "TOP_K": 8,
+        "COMBINE": "weighted",
+        "TEMPERATURE": 1.0,
         "KEY_INIT": "data",
         "IMAGE_TO_TEXT": 1.0,
         "ALPHA": 1.0,
@@ -61,6 +63,10 @@ class AttriPrompt(PromptTrainer):
         "POOL_SIZE": Whole("prompts in a pool", 1, 100_000),
         "POOL": OneOf("a pool for each layer, or one for all", ("per_layer", "shared")),
         "TOP_K": Whole("prompts that each cluster takes", 1, LONGEST),
+        "COMBINE": OneOf(
+            "add up a cluster's prompts by their weights, or concatenate them", ("weighted", "concatenate")
+        ),
+        "TEMPERATURE": Real("of the weights: the lower, the more the nearest prompt counts", 1e-3, 1e3),
         "KEY_INIT": OneOf("start of the keys: clusters of the training images, or noise", ("data", "random")),
         "IMAGE_TO_TEXT": Real("weight of the image-to-text term; 0 leaves it out", 0, 1e6),
         "ALPHA": Real("weight of the text-to-image term; 0 leaves it out", 0, 1e6),
@@ -85,7 +91,7 @@ class AttriPrompt(PromptTrainer):
     @classmethod
     def tokens_in_front(cls, settings: Any) -> int:
         """See :meth:`PromptTrainer.tokens_in_front`."""
-        return super().tokens_in_front(settings) + settings.N_CLUSTERS * settings.TOP_K * settings.N_CTX
+        return super().tokens_in_front(settings) + inserted_tokens(settings)
 
     def build_learner(self) -> nn.Module:
         """Write the class sentences; compute their un-prompted features; make pools that fit both towers."""
@@ -95,7 +101,7 @@ class AttriPrompt(PromptTrainer):
         self.retrieved: dict[str, dict] = {}
 
         depth = check_depth("text", s.PROMPT_DEPTH, sizes.text_layers, 1)
-        length = s.N_CLUSTERS * s.TOP_K * s.N_CTX
+        length = inserted_tokens(s)
         self.sentences = write_sentences(self.clip, context_words(s.CTX_INIT), self.classnames, length)
         self.text_anchors = class_anchors(self.clip, self.descriptions() or template_sentences(self.classnames))
         if not s.RETRIEVAL:
@@ -111,7 +117,8 @@ class AttriPrompt(PromptTrainer):
         if s.CACHE_VIEWS:
             shapes = (sizes.joint_width,), (depth, s.N_CLUSTERS, sizes.vision_width)
             self.cache = ViewCache(len(self.dm.dataset.train_x), s.CACHE_VIEWS, shapes, s.CACHE_MB)
-        return PromptPool(sizes, depth, s.POOL_SIZE, s.N_CTX, s.TOP_K, s.POOL == "shared")
+        temperature = s.TEMPERATURE if s.COMBINE == "weighted" else None
+        return PromptPool(sizes, depth, s.POOL_SIZE, s.N_CTX, s.TOP_K, s.POOL == "shared", temperature)
 
     # ------------------------------------------------------------------ image -> prompts -> text
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:

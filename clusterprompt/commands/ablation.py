@@ -31,16 +31,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "full": {},
         "without dual stream": {"ALPHA": 0.0},
         "without self-regularisation": {"LAMBDA": 0.0},
-        "without retrieval": {"RETRIEVAL": False},
-        "without retrieval, 8 prompts": {"RETRIEVAL": False, "TOP_K": 2},  # as many tokens as "2 prompts per centroid"
-        "1 cluster": {"N_CLUSTERS": 1},
+        "without retrieval": {"RETRIEVAL": False},  # static prompts of the same length
+        "as before the search": {"TOP_K": 1, "N_CTX": 1},
+        "nearest prompt alone": {"TOP_K": 1},
         "2 clusters": {"N_CLUSTERS": 2},
         "8 clusters": {"N_CLUSTERS": 8},
-        "2 prompts per centroid": {"TOP_K": 2},
-        "4 prompts per centroid": {"TOP_K": 4},
-        "pool of 8": {"POOL_SIZE": 8},
+        "2 tokens a prompt": {"N_CTX": 2},
         "pool of 16": {"POOL_SIZE": 16},
         "pool of 64": {"POOL_SIZE": 64},
+        "sharper weights": {"TEMPERATURE": 0.1},
     },
     "TAC": {
         "full": {},
@@ -51,7 +50,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         **{f"{k} centre{'s' * (k > 1)}": {"N_CENTERS": k} for k in (1, 2, 3, 4, 6, 7, 8, 9, 10)},
     },
 }
-EPOCHS = 4
+EPOCHS = 8
 COLUMNS = ("base", "new", "HM")
 
 

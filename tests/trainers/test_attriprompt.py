@@ -52,9 +52,14 @@ def slow_prompts(trainer, images):
             fetched = []
             for centroid in cluster_tokens(tokens, s.N_CLUSTERS)[0]:
                 cosines = torch.stack([F.cosine_similarity(centroid, key, dim=0) for key in pool.keys[which]])
-                for m in sorted(range(len(cosines)), key=lambda m: -cosines[m].item())[: s.TOP_K]:
-                    fetched.append(pool.prompts[which, m])
-                    distances.append(1 - cosines[m])
+                nearest = sorted(range(len(cosines)), key=lambda m: -cosines[m].item())[: s.TOP_K]
+                distances += [1 - cosines[m] for m in nearest]
+                if s.COMBINE == "concatenate":
+                    fetched += [pool.prompts[which, m] for m in nearest]
+                else:
+                    powers = [torch.exp(cosines[m] / s.TEMPERATURE) for m in nearest]
+                    length = sum(power**2 for power in powers) ** 0.5
+                    fetched.append(sum(power / length * pool.prompts[which, m] for power, m in zip(powers, nearest)))
             rows.append(torch.cat(fetched))
         out.append(torch.stack(rows))
     return F.normalize(features, dim=-1), torch.stack(out), torch.stack(distances).mean()
@@ -85,7 +90,13 @@ def slow_losses(trainer, images, labels):
 
 
 @pytest.mark.parametrize(
-    "options", [(), (f"{NODE}.POOL", "shared"), (f"{NODE}.TOP_K", 2, f"{NODE}.N_CTX", 2, f"{NODE}.N_CLUSTERS", 3)]
+    "options",
+    [
+        (f"{NODE}.TOP_K", 3),
+        (f"{NODE}.POOL", "shared", f"{NODE}.TOP_K", 1),
+        (f"{NODE}.TOP_K", 2, f"{NODE}.N_CTX", 2, f"{NODE}.N_CLUSTERS", 3, f"{NODE}.COMBINE", "concatenate"),
+        (f"{NODE}.TOP_K", 6, f"{NODE}.N_CTX", 2, f"{NODE}.TEMPERATURE", 0.5),
+    ],
 )
 def test_losses_and_gradients_against_a_slow_loop(options, towers, build):
     """A wrong layer, order, prompt, positive, mean or weight shows in a term or in the gradient of a pool."""
@@ -157,7 +168,7 @@ def test_switches(key, term, build):
 def test_without_retrieval(build):
     """Static prompts of the same length: the text depends on no image, is computed once, and is all that is learned."""
     trainer = build("AttriPrompt", f"{NODE}.RETRIEVAL", False, *DEEP)
-    assert [tuple(p.shape) for p in trainer.learner.parameters()] == [(3, 4, 128)]
+    assert [tuple(p.shape) for p in trainer.learner.parameters()] == [(3, 16, 128)]
     assert trainer.text_features().shape == (8, 128)
     assert list(trainer.losses(Batch(IMAGES, torch.tensor([0, 1, 2, 0]), 1, None, None))) == ["i2t", "t2i", "text"]
 
@@ -261,7 +272,7 @@ def test_hard_retrieval_and_its_gradients():
     torch.manual_seed(0)
     pool = PromptPool.__new__(PromptPool)
     torch.nn.Module.__init__(pool)
-    pool.top_k, pool.keys = 2, torch.nn.Parameter(torch.randn(2, 5, 3))
+    pool.temperature, pool.top_k, pool.keys = None, 2, torch.nn.Parameter(torch.randn(2, 5, 3))
     pool.prompts = torch.nn.Parameter(torch.arange(2 * 5).float().view(2, 5, 1, 1).repeat(1, 1, 1, 4))
     centroids = torch.randn(3, 2, 2, 3)
     prompts, distance, chosen = pool(centroids)
@@ -278,6 +289,28 @@ def test_hard_retrieval_and_its_gradients():
         used = sorted(set(chosen[:, layer].flatten().tolist()))
         assert pool.keys.grad[layer].abs().sum(-1).nonzero().flatten().tolist() == used
         assert pool.prompts.grad[layer].sum((-1, -2)).nonzero().flatten().tolist() == used
+
+
+def test_weights_of_retrieval():
+    """A sum of prompts is as large as one of them at any temperature; a low one leaves the nearest, and keys learn."""
+    torch.manual_seed(0)
+    pool = PromptPool.__new__(PromptPool)
+    torch.nn.Module.__init__(pool)
+    pool.top_k, pool.keys = 4, torch.nn.Parameter(torch.randn(1, 4, 3))
+    pool.prompts = torch.nn.Parameter(torch.eye(4).view(1, 4, 1, 4))
+    centroids = torch.randn(5, 1, 2, 3)
+    for temperature in (1e-3, 0.3, 1e3):
+        pool.temperature = temperature
+        prompts, _, chosen = pool(centroids)
+        assert prompts[0].shape == (5, 2, 4) and chosen.shape == (5, 1, 8)
+        torch.testing.assert_close(prompts[0].norm(dim=-1), torch.ones(5, 2))
+        if temperature == 1e-3:
+            assert torch.equal(prompts[0].argmax(-1), chosen[:, 0, ::4]) and bool((prompts[0].amax(-1) > 0.9).all())
+        elif temperature == 1e3:
+            torch.testing.assert_close(prompts[0], torch.full((5, 2, 4), 0.5), rtol=0, atol=0.01)
+        else:
+            prompts[0][..., 0].sum().backward()
+            assert bool((pool.keys.grad.abs().sum(-1) > 0).all())
 
 
 def test_usage():

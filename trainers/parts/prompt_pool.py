@@ -52,6 +52,11 @@ def write_sentences(clip: CLIP, words: str, classnames: Sequence[str], inserted:
     return sentences
 
 
+def inserted_tokens(s: Any) -> int:
+    """Return the number of tokens that are inserted into each layer; of AttriPrompt's settings."""
+    return s.N_CLUSTERS * s.N_CTX * (s.TOP_K if s.COMBINE == "concatenate" else 1)
+
+
 def vision_layer(text_layer: int, text_layers: int, vision_layers: int) -> int:
     """Return the vision layer that feeds a text layer, both counted from 1."""
     return max(1, round(text_layer * vision_layers / text_layers))
@@ -61,7 +66,8 @@ class Composed(NamedTuple):
     """Prompts composed for the images of a batch.
 
     Attributes:
-        prompts: One tensor a text layer, (B, E, D_t), or (E, D_t) when they do not depend on the image.
+        prompts: One tensor a text layer, (B, E, D_t), or (E, D_t) when they do not depend on the image. E is
+            :func:`inserted_tokens`.
         distance: Mean of 1 - cosine between centroids and the keys they chose; None without retrieval.
         chosen: Positions of the chosen prompts in the pool, (B, L, K * TOP_K); None without retrieval.
     """
@@ -81,6 +87,7 @@ class PromptPool(nn.Module):
         n: Tokens of a prompt.
         top_k: Prompts that each centroid takes.
         shared: One pool for all layers instead of one for each.
+        temperature: Of the weights by which a centroid's prompts are added up; None concatenates them instead.
 
     Attributes:
         vision_layers: For each prompted text layer, the vision layer whose centroids choose.
@@ -88,27 +95,43 @@ class PromptPool(nn.Module):
 
     started: Tensor  # whether the keys were placed by data; saved in the checkpoint
 
-    def __init__(self, sizes: Anatomy, depth: int, size: int, n: int, top_k: int, shared: bool):
+    def __init__(
+        self,
+        sizes: Anatomy,
+        depth: int,
+        size: int,
+        n: int,
+        top_k: int,
+        shared: bool,
+        temperature: float | None = None,
+    ):
         super().__init__()
         pools = 1 if shared else depth
         self.vision_layers = [
             vision_layer(layer, sizes.text_layers, sizes.vision_layers) for layer in range(1, depth + 1)
         ]
-        self.top_k = top_k
+        self.top_k, self.temperature = top_k, temperature
         self.keys = nn.Parameter(torch.randn(pools, size, sizes.vision_width))
         self.prompts = nn.Parameter(0.02 * torch.randn(pools, size, n, sizes.text_width))
         self.register_buffer("started", torch.tensor(False))
 
     def forward(self, centroids: Tensor) -> Composed:
-        """Choose the prompts with the nearest keys for each centroid, (B, L, K, D_v), in the order of the clusters."""
+        """Choose the prompts with the nearest keys for each centroid, (B, L, K, D_v), in the order of the clusters.
+
+        Weights have length 1, not sum 1: a sum of prompts is then as large as one of them, and a step moves it as far,
+        whatever the temperature.
+        """
         with torch.autocast(centroids.device.type, enabled=False):  # rounded cosines would choose other prompts
             keys = F.normalize(self.keys, dim=-1).expand(centroids.shape[1], -1, -1)  # (L, M, D_v)
             cosines = torch.einsum("blkd,lmd->blkm", F.normalize(centroids.float(), dim=-1), keys)
         nearest = cosines.topk(self.top_k, dim=-1)  # (B, L, K, TOP_K)
         chosen = nearest.indices.flatten(2)  # (B, L, K * TOP_K)
         pool = torch.arange(chosen.shape[1], device=chosen.device).view(1, -1, 1) % len(self.prompts)
-        prompts = self.prompts[pool, chosen].flatten(2, 3)  # (B, L, E, D_t)
-        return Composed(list(prompts.unbind(1)), (1 - nearest.values).mean(), chosen)
+        prompts = self.prompts[pool, chosen]  # (B, L, K * TOP_K, n, D_t)
+        if self.temperature is not None:
+            weights = F.normalize((nearest.values / self.temperature).softmax(dim=-1), dim=-1)  # (B, L, K, TOP_K)
+            prompts = torch.einsum("blkt,blktnd->blknd", weights, prompts.unflatten(2, weights.shape[2:]))
+        return Composed(list(prompts.flatten(2, 3).unbind(1)), (1 - nearest.values).mean(), chosen)
 
     @torch.no_grad()
     def start_keys(self, centroids: Tensor, rng: np.random.RandomState) -> None:
