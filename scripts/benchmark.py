@@ -98,6 +98,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--plain-chunk", type=int, default=400, help="most classes in one text graph of the plain path")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY VALUE", help="settings, as KEY VALUE pairs")
     parser.add_argument("--json", help="also write the rows to this file")
     args = parser.parse_args(argv)
     if len(args.batch) == 1:
@@ -141,6 +142,7 @@ def build(args: argparse.Namespace, classes: int, batch: int) -> PromptTrainer:
     clusterprompt.extend_cfg(cfg)
     cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = args.trainer, args.geometry, True
     cfg.OPTIM.NAME, cfg.USE_CUDA, cfg.VERBOSE = "sgd", False, False
+    cfg.merge_from_list(args.set)
     node = cfg.TRAINER[TRAINER_REGISTRY.get(args.trainer).node()]
     node.PREC = args.prec
     for key in node:

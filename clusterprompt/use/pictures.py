@@ -124,7 +124,8 @@ def clusters(
             axis.imshow(map_, cmap=ListedColormap(colours), alpha=0.4, vmin=-0.5, vmax=k - 0.5, interpolation="nearest")
             for cluster in range(k):
                 y, x = inside(labels[i, layer] == cluster, picture.shape[0])
-                text = ",".join(str(int(m)) for m in chosen[i, layer, cluster])
+                first, *others = chosen[i, layer, cluster].tolist()
+                text = f"{first} +{len(others)}" if others else str(first)
                 axis.text(
                     x,
                     y,
@@ -159,9 +160,9 @@ def clusters(
         figure,
         (
             "Patch tokens of each vision layer, clustered for every image by itself. The white number in a cluster is "
-            "the prompt of that text layer's pool that its centroid fetched: where clusters of two pictures carry the "
-            "same number in the same column, both texts got the same prompt. Colours order the clusters by size and "
-            "mean nothing across pictures."
+            "the prompt of that text layer's pool that fits its centroid best, and after it how many more it fetched: "
+            "where clusters of two pictures carry the same number in the same column, both texts got the same prompt. "
+            "Colours order the clusters by size and mean nothing across pictures."
         ),
     )
 
@@ -236,15 +237,16 @@ def usage(trainer: PromptTrainer, chosen: Tensor) -> Picture:
 def sharing(
     trainer: PromptTrainer, pictures: np.ndarray, labels: Tensor, chosen: Tensor, prompts: int = 5, images: int = 6
 ) -> Picture:
-    """Draw pictures side by side that fetched the same prompt, with the cluster that fetched it."""
+    """Draw pictures side by side that the same prompt fits best, with the cluster that it fits."""
     layer = chosen.shape[1] - 1
-    counts = torch.bincount(chosen[:, layer].flatten(), minlength=trainer.settings.POOL_SIZE)
+    nearest = chosen[:, layer, :, 0]  # by image and cluster
+    counts = torch.bincount(nearest.flatten(), minlength=trainer.settings.POOL_SIZE)
     top = counts.argsort(descending=True)[:prompts].tolist()
     figure, axes = plt.subplots(
         prompts, images, figsize=(1.7 * images + 0.8, 1.7 * prompts + 0.9), squeeze=False, layout="constrained"
     )
     for row, prompt in enumerate(top):
-        fetches = (chosen[:, layer] == prompt).any(dim=-1)  # by image and cluster
+        fetches = nearest == prompt
         shown = fetches.any(dim=1).nonzero().flatten()
         shown = (
             shown[torch.linspace(0, len(shown) - 1, min(images, len(shown))).round().long()].tolist()
@@ -262,16 +264,15 @@ def sharing(
             member = torch.isin(labels[i, layer], fetches[i].nonzero().flatten())
             light = 0.2 + 0.8 * grid(member.long(), pictures.shape[1])
             axis.imshow(pictures[i] * light[..., None])
-        axes[row, 0].set_ylabel(f"prompt {prompt}\n{100 * counts[prompt] / counts.sum():.0f}% of fetches", fontsize=10)
+        axes[row, 0].set_ylabel(f"prompt {prompt}\n{100 * counts[prompt] / counts.sum():.0f}% of clusters", fontsize=10)
     figure.suptitle(f"Test images that share prompts, text layer {layer + 1}", fontsize=13)
     return Picture(
         "sharing",
         figure,
         (
-            f"Each row: test images whose clusters fetched the same prompt of text layer {layer + 1}, "
-            f"for the {prompts} "
-            "prompts fetched most. The patches of the fetching cluster are lit, the others darkened: what is lit in a "
-            "row is what the prompt stands for."
+            f"Each row: test images with a cluster that the same prompt of text layer {layer + 1} fits best, for the "
+            f"{prompts} prompts that fit most clusters best. The patches of that cluster are lit, the others darkened: "
+            "what is lit in a row is what the prompt stands for."
         ),
     )
 
