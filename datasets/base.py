@@ -5,7 +5,6 @@ layout differs from CoOp's does it also override ``read``.
 """
 
 import hashlib
-import json
 import logging
 import math
 import os
@@ -16,6 +15,7 @@ from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from ..record.json_files import read_json
 from ..record.list_check import check_lists
 from . import canonical, fewshot_cache
 
@@ -284,14 +284,14 @@ def read_split(path: str, keys: Sequence[str] = ("train", "val", "test")) -> dic
     """Read a split file in CoOp's form.
 
     Raises:
-        ValueError: It is not JSON, lacks one of ``keys``, or holds a row that is not [path, label, classname].
+        ValueError: It is not JSON, holds a key twice, lacks one of ``keys``, or holds a row that is not [path, label,
+            classname].
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            split = json.load(file)
+        split = read_json(path)
     except ValueError as error:  # covers JSONDecodeError and UnicodeDecodeError
         raise ValueError(
-            f"Split file {path} is not valid JSON ({error}). Download it again; DATASETS.md says from where."
+            f"Split file {path} is not valid JSON ({error}). Mend it, or fetch it again; DATASETS.md says from where."
         ) from error
     if not isinstance(split, dict) or any(not isinstance(split.get(key), list) for key in keys):
         raise ValueError(f"Split file {path} should be an object with the lists {', '.join(keys)}.")
@@ -299,9 +299,18 @@ def read_split(path: str, keys: Sequence[str] = ("train", "val", "test")) -> dic
         for row in split.get(name, []):
             if not (isinstance(row, list) and [type(part) for part in row] == [str, int, str]):
                 raise ValueError(
-                    f"Split file {path}, '{name}': a row is {row!r}; wanted is [image path, label, class name]."
+                    f"Split file {path}, '{name}': a row is {_shown(row)}; wanted is [image path, label, class name]."
                 )
     return split
+
+
+def _shown(row: Any) -> str:
+    """Write a row of a split file, cut if it is long."""
+    try:
+        text = repr(row)
+    except RecursionError:
+        text = "nested lists"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def subsample_classes(train: list, val: list, test: list, subsample: str = "all") -> tuple[list, list, list]:

@@ -12,6 +12,7 @@ from typing import Any
 from ..config import get, keys
 from . import measure
 from .files import write_text
+from .json_files import read_json
 from .names import printable
 from .predictions import Prediction, read_predictions
 
@@ -115,15 +116,13 @@ class RunRecord:
                 raise DamagedRecord(f"damaged (larger than {LARGEST >> 20} MB)")
             if file.exists() and not file.is_file():  # a pipe would be waited for
                 raise DamagedRecord("damaged (not a regular file)")
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no run (no {FILE})") from None
         except DamagedRecord:
             raise
         except (OSError, ValueError) as error:
             raise DamagedRecord(f"damaged ({error})") from error
-        except RecursionError as error:
-            raise DamagedRecord("damaged (nested too deep)") from error
         return cls.of_json(content)
 
     @classmethod
