@@ -7,14 +7,13 @@ read differently for cross-dataset evaluation. A small synthetic world that exer
 import json
 import logging
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..record.scratch import scratch_folder
 from .base import PromptDataset
 from .drawing import COLOURS, SHAPES, TEXTURES, Figure, Style, draw, rng_for
 
@@ -134,18 +133,16 @@ class DrawnDataset(PromptDataset):
             self.folder,
             target,
         )
-        work = tempfile.mkdtemp(prefix=f".{self.folder}-", dir=root_dir)
         try:
-            self._write(work)
-            os.chmod(work, 0o755)  # mkdtemp's folders are for their owner alone
-            os.rename(work, target)
+            with scratch_folder(root_dir, f".{self.folder}-") as work:
+                self._write(str(work))
+                os.chmod(work, 0o755)  # a scratch folder is for its owner alone
+                os.rename(work, target)
         except OSError as error:
             if not os.path.isfile(os.path.join(target, self.split_file)):  # no other run was faster
                 raise OSError(
                     f"{target} cannot be written ({error.strerror}); if it is left over from something else, remove it"
                 ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _check_version(self, folder: str) -> None:
         """Raise ValueError unless this version of the program drew the images."""
