@@ -45,6 +45,7 @@ def train(options: TrainOptions) -> Any:
             if plan == "skip":
                 refuse_other_data(cfg.OUTPUT_DIR, cfg)
                 return None
+            run_folder.check_links(cfg.OUTPUT_DIR)
             trainer = _build(options, cfg)
             if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
                 trainer.check_resume()

@@ -247,7 +247,10 @@ def test_missing_image(own_caltech_root, cfg_for):
         ('{"train": [], "val": [], "test": []}', "no test image"),
         ('{"train": [], "test": [], "val": [], "test": []}', "'test' is given twice; keep one"),
         ('{"train": ' + "[" * 100_000, r"not valid JSON \(nested too deep\)"),
-        ('{"train": [' + "[" * 200 + "]" * 200 + "]" + ', "val": [], "test": []}', r"a row is \[\[.{1,100}\.\.\.; wanted"),
+        (
+            '{"train": [' + "[" * 200 + "]" * 200 + "]" + ', "val": [], "test": []}',
+            r"a row is \[\[.{1,100}\.\.\.; wanted",
+        ),
         ('{"train": [["a.jpg", NaN, "face"]], "val": [], "test": []}', r"a row is \['a.jpg', nan, 'face'\]"),
     ],
 )

@@ -15,7 +15,8 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from clusterprompt.record.scratch import scratch_file, scratch_folder
-with (scratch_folder(sys.argv[2], ".shapes-") if sys.argv[1] == "folder" else scratch_file(Path(sys.argv[2], "a.json"))) as path:
+folder, target = Path(sys.argv[2]), Path(sys.argv[2], "a.json")
+with scratch_folder(folder, ".shapes-") if sys.argv[1] == "folder" else scratch_file(target) as path:
     (path / "images" if path.is_dir() else path).write_text("half")
     print(path, flush=True)
     time.sleep(60)
@@ -59,7 +60,14 @@ def test_what_a_kill_leaves_goes_at_the_next_start(kind, writer, tmp_path):
 
 def test_what_is_not_ours_stays(tmp_path):
     """Catches: other hidden files, links, or the target itself taken for left-overs."""
-    for name in (".shapes-notes.txt", ".shapes-", ".a.json.tmp", ".a.json.1.xyz.tmp", "a.json", ".b.json.1.0123abcd.tmp"):
+    for name in (
+        ".shapes-notes.txt",
+        ".shapes-",
+        ".a.json.tmp",
+        ".a.json.1.xyz.tmp",
+        "a.json",
+        ".b.json.1.0123abcd.tmp",
+    ):
         (tmp_path / name).write_text("mine")
     (tmp_path / "there").mkdir()
     (tmp_path / ".shapes-link1234").symlink_to(tmp_path / "there")

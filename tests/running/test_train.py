@@ -478,3 +478,13 @@ def test_a_full_disk_is_one_line(train, command, capsys, monkeypatch):
     assert "resume_state.pt" in said and "MiB are free there" in said
     monkeypatch.setattr(torch, "save", real)
     assert train.main(command("--resume")).start_epoch == 0
+
+
+def test_a_run_does_not_write_through_links(train, command, tmp_path):
+    """Catches: event files written into a folder of the user's, which a link in the output folder points at."""
+    for name in ("out", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "out" / "tensorboard").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="links that a run would write through"):
+        train.main(command())
+    assert not list((tmp_path / "mine").iterdir()) and os.listdir("out") == ["tensorboard"]

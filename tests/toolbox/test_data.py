@@ -467,8 +467,8 @@ def test_empty_splits_have_plain_messages(cfg, picture):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text", "narrow"])
 def test_damaged_picture_is_named(cfg, tmp_path, workers, damage):
-    """Fault: 'image file is truncated' without a path, after an hour of training; the message lost on the way back; 5 GB
-    for an image of 1 x 20000 pixels.
+    """Fault: 'image file is truncated' without a path, after an hour of training; the message lost on the way back;
+    5 GB for an image of 1 x 20000 pixels.
     """
     path = str(tmp_path / "bad.png")
     image_of((1, 20_000) if damage == "narrow" else (200, 200)).save(path)
