@@ -51,6 +51,7 @@ class RunRecord:
         classnames: In order of the labels.
         template: The hand-written prompt, with ``{}`` for the class name.
         fewshot_digest: SHA-256 of the training list before the classes are halved.
+        test_digest: The same of all test images, in order of their paths.
         fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
         checkpoint: ``file``, below the training run's folder, and ``sha256`` of the weights: in a test those that it
             loaded, in a finished training run those that a test will load; None where nothing was loaded.
@@ -84,6 +85,7 @@ class RunRecord:
     classnames: list = field(default_factory=list)
     template: str = ""
     fewshot_digest: str | None = None
+    test_digest: str | None = None
     fewer_shots: dict = field(default_factory=dict)
     checkpoint: dict | None = None
     epoch: int | None = None
@@ -178,6 +180,7 @@ class RunRecord:
             classnames=list(trainer.classnames),
             template=trainer.template,
             fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
+            test_digest=getattr(trainer.dm.dataset, "test_digest", None),
             fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
             checkpoint=recorder.checkpoint,
             epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
