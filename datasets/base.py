@@ -75,6 +75,7 @@ class PromptDataset(DatasetBase):
     drawn = False
     checked = False
     fewer_shots: dict[str, int]
+    test_digest = ""
 
     def __init__(self, cfg):
         """Read the files, draw the few-shot sample, keep the wanted classes.
@@ -213,7 +214,7 @@ class PromptDataset(DatasetBase):
             train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
         self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
         self.fewshot_digest = self.fewshot_digests["train"]
-        self.test_digest = digest(sorted(test, key=attrgetter("impath")), self.image_dir)
+        self.test_digest = self.test_digest or digest(sorted(test, key=attrgetter("impath")), self.image_dir)
         return train, val
 
     def _set_folders(self, root: str) -> None:

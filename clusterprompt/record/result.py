@@ -340,6 +340,8 @@ def _is_number(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     """Tell whether all words in a value can be written as UTF-8, and it is not nested deep."""
+    if isinstance(value, (bool, float, type(None))):  # whole numbers may have too many digits
+        return True
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
