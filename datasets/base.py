@@ -94,7 +94,7 @@ class PromptDataset(DatasetBase):
         check_subsample(subsample)
 
         self.configure(cfg)
-        root = os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))
+        root = _root(cfg)
         self.prepare(root)
         self._set_folders(root)
         train, val, test = self.read()
@@ -121,6 +121,14 @@ class PromptDataset(DatasetBase):
         super().__init__(train_x=only_datums(train), val=val and only_datums(val), test=only_datums(test))
 
     @classmethod
+    def check_place(cls, cfg: Any) -> None:
+        """Raise FileNotFoundError unless the folders of a data set are there; no list is read."""
+        if not cls.drawn:
+            found = cls.__new__(cls)
+            found.configure(cfg)
+            found._set_folders(_root(cfg))
+
+    @classmethod
     def listed(cls, cfg: Any) -> "PromptDataset | None":
         """Return a data set that has read its lists and done no more: nothing is written, and no image is looked for.
 
@@ -133,7 +141,7 @@ class PromptDataset(DatasetBase):
         found = cls.__new__(cls)
         try:
             found.configure(cfg)
-            found._set_folders(os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT))))
+            found._set_folders(_root(cfg))
             found.as_datums = lambda rows: [_Row(found.path_of(path), label, name) for path, label, name in rows]
             found._lists = found.read_again()
         except OSError:
@@ -290,6 +298,10 @@ class PromptDataset(DatasetBase):
         comparison = f"; it {'equals' if same else 'DIFFERS from'} what seed {seed} draws" if seed >= 0 else ""
         logger.info("Few-shot sample taken from CoOp's cache %s%s", cache, comparison)
         return cached
+
+
+def _root(cfg: Any) -> str:
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))
 
 
 def check_num_shots(num_shots: int) -> None:

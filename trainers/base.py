@@ -35,7 +35,7 @@ from ..record.recorder import Recorder
 from ..record.tracking import check_wandb
 from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames, checkpoint_path
-from .parts.data import load_data, no_validation, validates
+from .parts.data import check_place, load_data, no_validation, validates
 from .parts.loading import load_learner
 from .parts.options import SHARED
 from .parts.prompts import context_words
@@ -233,6 +233,8 @@ class PromptTrainer(TrainerX):
 
     def build_data_loader(self) -> None:
         """Load CLIP, fit the input size to it, then build the loaders."""
+        if self.task is None:
+            check_place(self.cfg)
         measure.reset_peak_memory(self.device)
         self.precision = self.settings.PREC
         self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)
