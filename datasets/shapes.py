@@ -7,6 +7,7 @@ read differently for cross-dataset evaluation. A small synthetic world that exer
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -128,7 +129,7 @@ class DrawnDataset(PromptDataset):
             return
         os.makedirs(root_dir, exist_ok=True)
         logger.info(
-            "Drawing the %d images of %s into %s (once)",
+            "Drawing the %d images of %s into %s (once; takes up to a minute)",
             len(self.names) * sum(self.sizes.values()),
             self.folder,
             target,
@@ -167,7 +168,8 @@ class DrawnDataset(PromptDataset):
             for part, size in self.sizes.items()
             for i in range(size)
         ]
-        for label, name, part, i in tqdm(jobs, desc=f"drawing {self.folder}", disable=None):
+        columns = shutil.get_terminal_size().columns  # tqdm shows nothing on a terminal that does not know its width
+        for label, name, part, i in tqdm(jobs, f"drawing {self.folder}", disable=None, ncols=columns, unit="image"):
             path = f"{name.replace(' ', '_')}/{part}_{i:03d}.jpg"
             os.makedirs(os.path.join(folder, self.images, os.path.dirname(path)), exist_ok=True)
             self.picture(name, part, i).save(os.path.join(folder, self.images, path), quality=90)
