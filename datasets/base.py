@@ -32,6 +32,7 @@ class _Row(NamedTuple):
 
 
 SUBSAMPLES = ("all", "base", "new")
+LARGEST_LABEL = 1 << 30  # a larger one is a mistake, and could be thousands of digits long
 MAX_VAL_SHOTS = 4  # CoOp's: validation never gets more images of a class than this
 
 
@@ -99,7 +100,8 @@ class PromptDataset(DatasetBase):
         self._set_folders(root)
         train, val, test = self.read()
         if not test:
-            raise ValueError(f"{type(self).__name__}: no test image is listed in {self.dataset_dir}.")
+            place = os.path.join(self.dataset_dir, self.split_file)
+            raise ValueError(f"{type(self).__name__}: no test image is listed in {place}.")
         parts = {"train": train, "val": val, "test": test}
         check_lists(parts, os.path.join(self.dataset_dir, self.split_file), self.same_names)
         self.checked = True
@@ -368,7 +370,8 @@ def read_split(path: str, keys: Sequence[str] = ("train", "val", "test")) -> dic
         raise ValueError(f"Split file {path} should be an object with the lists {', '.join(keys)}.")
     for name in ("train", "val", "test"):
         for row in split.get(name, []):
-            if not (isinstance(row, list) and [type(part) for part in row] == [str, int, str]):
+            fits = isinstance(row, list) and [type(part) for part in row] == [str, int, str]
+            if not fits or abs(row[1]) > LARGEST_LABEL:
                 raise ValueError(
                     f"Split file {path}, '{name}': a row is {_shown(row)}; wanted is [image path, label, class name]."
                 )
