@@ -239,6 +239,8 @@ class AttriPrompt(PromptTrainer):
 
     def end_epoch(self) -> None:
         """Log how the epoch's images used the pools."""
+        if self.cache is not None:
+            self.cache.share()
         if "train" in self.usage:
             logger.info("epoch %d, %s", self.epoch + 1, self.usage["train"])
             self.retrieved["train"] = self.usage.pop("train").summary()

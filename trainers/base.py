@@ -59,6 +59,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
         guides: Terms of the losses that are not minimised; ``guide_gradients`` holds their gradients by the learner's
             parameters, for `change_gradients`.
+        batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
     """
@@ -69,6 +70,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     tied_to_classes: Any = ""  # a str, or a property
     guides: Sequence[str] = ()
     guide_gradients: Mapping[str, Sequence[Tensor]]
+    batch_coupled = ""
     schedule_per_step = False
     clip: CLIP
 
@@ -136,6 +138,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
             cfg: Dassl's config.
             task: Build for inference on these classes: no data set, no loaders.
         """
+        ranks.check()
         self.task = task
         self.recorder = Recorder(self)
         self.batch_accuracy: float | None = None
@@ -275,7 +278,21 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def before_train(self) -> None:
         """Refuse to choose an epoch by the test images; then see :meth:`ResumableTrainer.before_train`."""
         self.check_validation()
+        self._check_parts()
         super().before_train()
+
+    def _check_parts(self) -> None:
+        """Refuse to cut batches that cannot be cut, or into more parts than there are images."""
+        parts = "in parts (TRAIN.MICRO_BATCH)" if self.cfg.TRAIN.get("MICRO_BATCH") else ""
+        parts = f"by {ranks.count()} processes" if ranks.count() > 1 else parts
+        if parts and self.batch_coupled:
+            raise ValueError(f"{type(self).__name__} cannot take a batch {parts}: {self.batch_coupled}")
+        size = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(self.dm.dataset.train_x))
+        if size < ranks.count():
+            raise ValueError(
+                f"a batch of {size} images is too small for {ranks.count()} processes: raise "
+                "DATALOADER.TRAIN_X.BATCH_SIZE, or start fewer"
+            )
 
     def run_epoch(self) -> None:
         """Run one epoch and append its averages to the history."""

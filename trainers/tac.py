@@ -184,6 +184,7 @@ class TAC(PromptTrainer):
 
     def end_epoch(self) -> None:
         """Add the epoch to the average, which replaces the weights after the last epoch."""
+        self.teacher.share()
         self.average.add(self.learner, 1 / self.max_epoch)
         if self.epoch + 1 == self.max_epoch:
             self.average.load_into(self.learner)

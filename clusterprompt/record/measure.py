@@ -61,6 +61,13 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
+def processes() -> int:
+    """Return how many processes train the model together."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start measuring :func:`peak_memory_mb`."""
     if device.type == "cuda":

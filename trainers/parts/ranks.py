@@ -13,10 +13,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ...record.measure import processes
+
 
 def count() -> int:
     """Return the number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return processes()
+
+
+def check() -> None:
+    """Refuse to train in processes that torchrun has started and that do not know of one another.
+
+    Raises:
+        ValueError: A host's train.py was started by torchrun; each process would train a model of its own.
+    """
+    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
+        raise ValueError(
+            "torchrun was given a train.py that does not join its processes; several processes train one model with "
+            "`torchrun --nproc_per_node N -m clusterprompt train ...` only"
+        )
 
 
 def rank() -> int:
