@@ -132,7 +132,7 @@ def check(cfg: Any) -> None:
     Raises:
         ValueError: No seed, so that the processes would draw different images.
     """
-    if ranks.count() > 1 and cfg.SEED < 0:
+    if launched() and cfg.SEED < 0:
         raise ValueError("several processes draw the same images only by a seed: give --seed, 0 or more")
 
 

@@ -45,8 +45,8 @@ def train(options: TrainOptions) -> Any:
     with together.quiet_unless_first(), _console() as console, ExitStack() as stack:
         sys.stdout = head = _Tee(console)
         cfg = make_cfg(options)
-        stack.enter_context(together.joined(cfg.USE_CUDA))
         together.check(cfg)
+        stack.enter_context(together.joined(cfg.USE_CUDA))
 
         def claim_output() -> str:
             stack.enter_context(run_folder.owned(cfg.OUTPUT_DIR))

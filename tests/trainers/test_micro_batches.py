@@ -19,7 +19,7 @@ def gradients(trainer, views):
     torch.manual_seed(0)
     batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
     trainer.set_model_mode("train")
-    trainer.epoch = trainer.batch_idx = 0
+    trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 1
     trainer.begin_step()
     trainer.model_zero_grad()
     totals = backpropagate(trainer, batch)

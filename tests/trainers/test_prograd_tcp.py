@@ -12,6 +12,7 @@ from clusterprompt.trainers.parts.gradients import backpropagate
 def step(trainer, loss, divergence, monkeypatch):
     """Let the trainer compute gradients of made-up losses; the gradient of its context."""
     monkeypatch.setattr(trainer, "losses", lambda batch: {"ce": loss, "divergence": divergence})
+    trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 1
     trainer.model_zero_grad()
     backpropagate(trainer, trainer.parse_batch_train(next(iter(trainer.train_loader_x))))
     trainer.change_gradients()

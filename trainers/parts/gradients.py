@@ -60,7 +60,7 @@ def backpropagate(trainer: PromptTrainer, batch: Batch) -> Totals:
     own = batch.take(ranks.share(batch.count))
     parts = own.split(views_at_once(trainer, own))
     weights = list(trainer.learner.parameters())
-    with ranks.own_randomness():
+    with ranks.own_randomness(trainer.epoch * trainer.num_batches + trainer.batch_idx):
         with autocast(trainer.precision, trainer.device):
             parts = trainer.prepare_parts(parts)
             text = None if len(parts) == 1 or trainer.text_needs_image else trainer.text_features()

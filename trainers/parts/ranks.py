@@ -96,18 +96,20 @@ def add(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def own_randomness() -> Iterator[None]:
-    """Give each process random numbers of its own inside the block; afterwards all are as far as one another.
+def own_randomness(step: int) -> Iterator[None]:
+    """Give each process random numbers of its own inside the block; the generators stay as they were.
 
-    The generators of all processes must agree outside, since the order of the images is drawn from them.
+    They must agree in all processes, since the order of the images and their augmentation are drawn from them.
+
+    Args:
+        step: Number of the training step, so that each draws others.
     """
     if count() == 1:
         yield
         return
-    seed = int(torch.randint(2**31, ()))
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seed + rank())
+        torch.manual_seed(int(torch.randint(2**31, ())) + step * count() + rank())
         yield
 
 
