@@ -75,8 +75,8 @@ def make_cfg(options: TrainOptions) -> Any:
     for path in (options.dataset_config_file, options.config_file):
         if path:
             config.merge_file(cfg, find_config(path))
-    table, path = _table(cfg, options)
-    config.merge_settings(cfg, table, path or "")
+    table, table_file = _table(cfg, options)
+    config.merge_settings(cfg, table, table_file)
     given = {
         "OUTPUT_DIR": options.output_dir,
         "INPUT.TRANSFORMS": options.transforms,
@@ -104,13 +104,13 @@ def make_cfg(options: TrainOptions) -> Any:
     return cfg
 
 
-def _table(cfg: Any, options: TrainOptions) -> tuple[dict[str, Any], Path | None]:
+def _table(cfg: Any, options: TrainOptions) -> tuple[dict[str, Any], str]:
     """Return what the table beside the trainer's yaml sets for the data set, and the table's path."""
     if not options.config_file:
-        return {}, None
+        return {}, ""
     path = find_config(options.config_file)
     dataset = dict(zip(options.opts[::2], options.opts[1::2])).get("DATASET.NAME", cfg.DATASET.NAME)
-    return dataset_settings(path, dataset), path.with_name(TABLE)
+    return dataset_settings(path, dataset), str(path.with_name(TABLE))
 
 
 def _report_table(cfg: Any, options: TrainOptions) -> None:
@@ -120,7 +120,7 @@ def _report_table(cfg: Any, options: TrainOptions) -> None:
         return
     merged = cfg.clone()
     merged.defrost()
-    config.merge_settings(merged, table, path or "")
+    config.merge_settings(merged, table, path)
     words = []
     for key in table:
         authors, now = config.get(merged, key), config.get(cfg, key)
