@@ -24,8 +24,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import config, configs
+from .. import configs
+from ..config import items, read_yaml
 from ..record.protocols import Leg
+from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 
 CONFIGS = Path(configs.__file__).parent
@@ -114,7 +116,7 @@ def find_config(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     folder = (CONFIGS.parent / path).parent
-    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml")))
+    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml") if entry.name != TABLE))
     raise FileNotFoundError(f"config file not found: {path}" + (f"; {folder} holds {near}" if near else ""))
 
 
@@ -153,7 +155,7 @@ def is_drawn(dataset: str) -> bool:
     """Tell whether a data set draws its images itself, by its class."""
     from .. import dassl_compat, registration
 
-    group = config.read_yaml(find_config(dataset_config(dataset))).get("DATASET")
+    group = read_yaml(find_config(dataset_config(dataset))).get("DATASET")
     name = group.get("NAME") if isinstance(group, dict) else None
     dassl_compat.prepare()
     return any(cls.drawn for cls in registration.own_datasets() if cls.__name__ == name)
@@ -233,11 +235,12 @@ class RunSpec:
             return {}
         from ..clip_patches.embedded_clip import GEOMETRY
 
-        settings = dict(config.items(config.read_yaml(find_config(path))))
+        yaml_file = find_config(path)
+        table = dataset_settings(yaml_file, Path(self.leg.dataset).stem)
         layers = min(GEOMETRY[2], GEOMETRY[9])
         return {
             key: value
-            for key, value in settings.items()
+            for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
             if re.match(r"TRAINER\.\w+\.PROMPT_DEPTH", key) and isinstance(value, int) and value > layers
             if key not in self.pairs
         }
