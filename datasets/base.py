@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -144,7 +144,9 @@ class PromptDataset(DatasetBase):
         try:
             found.configure(cfg)
             found._set_folders(_root(cfg))
-            found.as_datums = lambda rows: [_Row(found.path_of(path), label, name) for path, label, name in rows]
+            cast(Any, found).as_datums = lambda rows: [
+                _Row(found.path_of(path), label, name) for path, label, name in rows
+            ]
             found._lists = found.read_again()
         except OSError:
             return None

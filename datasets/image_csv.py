@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import unicodedata
+from typing import Any
 
 from .own_images import PARTS, Found, OwnImages, first, nfc
 
@@ -13,7 +14,7 @@ class ImageCSV(OwnImages):
 
     folder = "."  # the table's
 
-    def configure(self, cfg):
+    def configure(self, cfg: Any) -> None:
         """See :meth:`PromptDataset.configure`."""
         super().configure(cfg)
         table = cfg.DATASET.get("CSV", "")

@@ -12,7 +12,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..clip_patches.class_texts import read_descriptions, readable
 from ..record.files import write_text
@@ -60,7 +60,7 @@ class OwnImages(PromptDataset):
     images = "."
     split_file = "split_clusterprompt.json"
 
-    def configure(self, cfg):
+    def configure(self, cfg: Any) -> None:
         """See :meth:`PromptDataset.configure`."""
         self._descriptions = cfg.DATASET.get("DESCRIPTIONS", "")
         self._grey_range = cfg.DATASET.get("GREY_RANGE", ())

@@ -32,9 +32,9 @@ class DataNow:
         except ValueError as error:
             return [f"the data cannot be used any more ({error})"]
         return [
-            f"{what} (digest {then[what][:12]}, now {now[what][:12]})"
-            for what in now
-            if then[what] and then[what] != now[what]
+            f"{what} (digest {old[:12]}, now {now[what][:12]})"
+            for what, old in then.items()
+            if old and what in now and old != now[what]
         ]
 
     def _now(self, cfg: Any) -> dict[str, str]:

@@ -45,7 +45,7 @@ def check_place(cfg: Any) -> None:
     """Raise FileNotFoundError if the data are not there, before a CLIP is fetched or loaded for them."""
     known = DATASET_REGISTRY.registered_names()  # Dassl says what is wrong with other names
     cls = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in known else None
-    if hasattr(cls, "check_place"):  # a host's has no such check
+    if cls is not None and hasattr(cls, "check_place"):  # a host's has no such check
         cls.check_place(cfg)
 
 
