@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..clip_patches.class_texts import read_descriptions, readable
+from ..clip_patches.text_source import TEMPLATES
 from ..record.files import write_text
 from ..record.image_check import find_damaged
 from .base import PromptDataset, read_split
@@ -75,7 +76,7 @@ class OwnImages(PromptDataset):
         found = sorted(self.find())
         check_paths(found)
         classes = read_classes(os.path.join(self.image_dir, CLASSES_FILE), sorted({item.folder for item in found}))
-        if self._descriptions:
+        if self._descriptions not in ("", TEMPLATES):
             read_descriptions(self._descriptions, type(self).__name__, list(classes.values()), exact=True)
         places = [os.path.join(self.image_dir, self.split_file), self._place_elsewhere()]
         place = next((path for path in places if os.path.isfile(path)), None)
