@@ -185,6 +185,23 @@ def read_classes(path: str, folders: list[str]) -> dict[str, str]:
     return classes
 
 
+def names_in(path: str | os.PathLike) -> list[str]:
+    """Return the class names that a file lists, as :func:`read_classes` reads it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No class, or one twice.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no such file: {path}; it lists the classes, one a line")
+    lines = [[part.strip() for part in nfc(line).partition("=")] for line in _lines(os.fspath(path))]
+    names = [name or folder for folder, _, name in lines if (name or folder) and not folder.startswith("#")]
+    twice = [name for name, count in Counter(readable(name).casefold() for name in names).items() if count > 1]
+    if twice or not names:
+        raise ValueError(f"{path} lists {f'{first(twice)} twice' if twice else 'no class'}; it takes one class a line")
+    return names
+
+
 def _lines(path: str) -> list[str]:
     """Return the lines of a text file; none where it does not exist."""
     if not os.path.isfile(path):
