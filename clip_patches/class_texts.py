@@ -130,7 +130,7 @@ def read_descriptions(
     if missing:
         raise ValueError(
             f"{file} has no description for {len(missing)} of {len(names)} classes: {_with_closest(missing, table)}. "
-            f"No class is left to a template by itself: add sentences, or set DESCRIPTIONS {text_source.TEMPLATES} for all"
+            f"Templates for these alone are no way out: add sentences, or set DESCRIPTIONS {text_source.TEMPLATES}"
         )
     unknown = [name for name in table if name not in names]
     if exact and unknown:

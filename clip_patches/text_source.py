@@ -27,14 +27,14 @@ class OfficialFile(NamedTuple):
         url: Its address.
         blob: Its git blob id.
         sha256: Of its content; empty where it is not known.
-        bytes: Its size; 0 where it is not known.
+        size: In bytes; 0 where it is not known.
     """
 
     name: str
     url: str
     blob: str
     sha256: str = ""
-    bytes: int = 0
+    size: int = 0
 
     def is_content(self, content: bytes) -> bool:
         """Tell whether a file's content is the official one."""

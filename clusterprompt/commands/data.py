@@ -130,7 +130,7 @@ def _write_descriptions(args: argparse.Namespace) -> int:
     if args.names:
         raise ValueError(f"--write describes the classes of a file; leave out {' '.join(args.names)}")
     if not (args.place and args.model):
-        raise ValueError("--write needs --with ADDRESS-OR-COMMAND and --model NAME; no language model is asked by itself")
+        raise ValueError("--write needs --with ADDRESS-OR-COMMAND and --model NAME; no model is asked by itself")
     if not 1 <= args.sentences <= 1000:
         raise ValueError(f"--sentences takes a number from 1 to 1000, not {args.sentences}")
     key = os.environ.get(args.key_from or "", "")

@@ -40,7 +40,7 @@ def described(names: Sequence[str]) -> dict[str, Any]:
     known = {name: cls for name, cls in catalogue().items() if cls.__name__ in OFFICIAL_FILES}
     for name in names:
         if name not in known and name != ALL:
-            raise ValueError(f"there are no official descriptions of {name!r}; there are of {', '.join(known)}, or {ALL}")
+            raise ValueError(f"no official descriptions of {name!r}; there are of {', '.join(known)}, or {ALL}")
     return known if ALL in names or not names else {name: known[name] for name in dict.fromkeys(names)}
 
 
@@ -74,9 +74,9 @@ def fetch_descriptions(data_sets: Mapping[str, Any], root: Path) -> bool:
 def _announce(files: Sequence[OfficialFile], folder: Path) -> None:
     """Print what will be fetched, its size, from where, and its licence."""
     if files:
-        known = sum(file.bytes for file in files)
+        known = sum(file.size for file in files)
         sizes = [megabytes(known)] * bool(known)
-        sizes += ["ImageNet's, whose size is not known"] * any(not file.bytes for file in files)
+        sizes += ["ImageNet's, whose size is not known"] * any(not file.size for file in files)
         host = urlparse(files[0].url).hostname
         print(f"To be fetched into {folder}, from {host} (TAC's authors, MIT licence): {', and '.join(sizes)}")
 
@@ -113,4 +113,4 @@ def _fetch(file: OfficialFile, target: Path) -> None:
         if twin.is_file() and not differs(twin, checksum):
             write_bytes(target, twin.read_bytes())
             return
-    fetch([file.url], target, checksum, file.bytes or LARGEST)
+    fetch([file.url], target, checksum, file.size or LARGEST)

@@ -81,8 +81,10 @@ def _ask_endpoint(model: LanguageModel, prompt: str) -> str:
             reason = f"cannot be reached, or broke off ({getattr(error, 'reason', error) or type(error).__name__})"
         except (ValueError, http.client.InvalidURL) as error:
             raise ModelError(f"{shown} is no address that can be asked: {error}") from error
-    way_out = "Is the model's name right, and does it need a key (--key-from VARIABLE)?" if "answered 4" in reason else ""
-    raise ModelError(f"{shown} {reason}. {way_out or 'Is the server running? The same command goes on from here.'}")
+    way_out = "Is the server running? The same command goes on from here"
+    if reason.startswith("answered 4"):
+        way_out = "Is the model's name right, and does it need a key (--key-from VARIABLE)?"
+    raise ModelError(f"{shown} {reason}. {way_out}")
 
 
 def _content(answer: bytes, shown: str) -> str:

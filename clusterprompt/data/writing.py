@@ -50,14 +50,15 @@ def write_descriptions(
     if "{class}" not in prompt:
         raise ValueError("the prompt must hold {class}, where the class name goes; {n} is the number of sentences")
     names = names_in(classes_file)
-    about = {"model": model.name, "prompt": prompt, "sentences": sentences, "written_by": f"clusterprompt {__version__}"}
+    about = {"model": model.name, "prompt": prompt, "sentences": sentences}
     part = target.with_name(target.name + ".part")
     table = _read_part(part, about, names)
     for number, name in enumerate(names, 1):
         if name in table:
             continue
         table[name] = describe(model, name, prompt, sentences)
-        table[ABOUT] = {**about, "date": datetime.now(timezone.utc).date().isoformat()}
+        today = datetime.now(timezone.utc).date().isoformat()
+        table[ABOUT] = {**about, "date": today, "written_by": f"clusterprompt {__version__}"}
         _write(part, table, names)
         print(f"{number} of {len(names)}: {printable(name)}", flush=True)
     read_descriptions(part, "", names, exact=True)  # by the reader of every run
@@ -71,7 +72,9 @@ def describe(model: LanguageModel, name: str, prompt: str, count: int) -> list[s
     Raises:
         ValueError: It gives too few.
     """
-    words, found, dropped = " ".join(readable(name).split()), {}, {}
+    words = " ".join(readable(name).split())
+    found: dict[str, str] = {}
+    dropped: dict[str, str] = {}
     for _ in range(ROUNDS):
         answer = model.answer(prompt.replace("{class}", words).replace("{n}", str(count)))
         for line in answer.splitlines():
@@ -85,14 +88,14 @@ def describe(model: LanguageModel, name: str, prompt: str, count: int) -> list[s
             return list(found.values())[:count]
     example = next((f"; dropped, for example: {text[:100]!r} ({why})" for text, why in dropped.items()), "")
     raise ValueError(
-        f"{model.name} gave {len(found)} of {count} usable sentences for the class {name!r} in {ROUNDS} answers{example}. "
-        "Lower --sentences, or change --prompt or the model; the classes before it are kept"
+        f"{model.name} gave {len(found)} of {count} usable sentences for the class {name!r} in {ROUNDS} answers"
+        f"{example}. Lower --sentences, or change --prompt or the model; the classes before it are kept"
     )
 
 
 def _clean(line: str) -> str:
-    """Return a line of an answer without the marks of a list, quotes and control characters."""
-    line = MARKS.sub("", " ".join("".join(c if c.isprintable() else " " for c in line).split()))
+    """Return a line of an answer without the marks of a list, bold type, quotes and control characters."""
+    line = MARKS.sub("", " ".join("".join(c if c.isprintable() else " " for c in line.replace("**", "")).split()))
     return line.strip("\"'*\u201c\u201d ")
 
 
@@ -121,7 +124,7 @@ def _read_part(part: Path, about: dict[str, Any], names: Sequence[str]) -> dict[
         return {}
     try:
         table = json.loads(part.read_text(encoding="utf-8"))
-        same = all(table[ABOUT].get(key) == value for key, value in about.items() if key != "written_by")
+        same = all(table[ABOUT].get(key) == value for key, value in about.items())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{part} is damaged ({error}); remove it to begin again") from error
     if not same:

@@ -270,8 +270,8 @@ def _refuse_other_texts(folder: Path, record: RunRecord, trainer: PromptTrainer)
         return  # none are read
     if record.text_source and str(now) != record.text_source:
         raise ValueError(
-            f"{folder} was trained with {record.text_source}, and what is found now is {now.file or 'no file'} ({now}): "
-            "put the file of the training back"
+            f"{folder} was trained with {record.text_source}, and what is found now is {now.file or 'no file'} "
+            f"({now}): put the file of the training back"
         )
 
 

@@ -55,7 +55,8 @@ def origin_of(path: str | Path, notes: Mapping) -> Origin:
         notes: See :func:`.checkpoints.read_with_notes`.
     """
     if notes.get("method"):
-        return Origin(notes["method"], notes.get("trained_on"), notes.get("classes") or (), notes.get("text_source", ""))
+        texts = notes.get("text_source", "")
+        return Origin(notes["method"], notes.get("trained_on"), notes.get("classes") or (), texts)
     return origin_of_run(Path(path).parent.parent)
 
 

@@ -242,7 +242,12 @@ def _older_state(trainer: PromptTrainer, folder: Path, old: dict[str, Any] | Non
         "best_result": old.get("best_result", -float("inf")),
         "trainer": old.get("trainer"),
         "generators": old.get("rng"),
-        "run": {"config": record.config, "text_source": record.text_source, "fewshot_digest": record.fewshot_digest, "history": record.history},
+        "run": {
+            "config": record.config,
+            "text_source": record.text_source,
+            "fewshot_digest": record.fewshot_digest,
+            "history": record.history,
+        },
     }
 
 
