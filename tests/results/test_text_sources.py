@@ -31,7 +31,7 @@ def notes(output):
 
 
 def test_methods_of_several_sources(tmp_path, capsys):
-    """Catches: TAC with official descriptions beside a method with templates, and no word of it in one of the formats."""
+    """Catches: TAC with official descriptions beside a method with templates, and a format without a word of it."""
     write(tmp_path, "TAC", "Caltech101", 1, "official descriptions")
     write(tmp_path, "CoOp", "Caltech101", 1, "")
     assert MIXED not in notes(tmp_path)["Caltech101"]
