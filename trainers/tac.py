@@ -115,11 +115,6 @@ class TAC(PromptTrainer):
         centers = settings.N_CENTERS if settings.PRECONTEXT in ("both", "text") else 0
         return super().tokens_in_front(settings) + settings.N_CTX_TEXT + centers
 
-    @classmethod
-    def tests_read_descriptions(cls, settings: Any) -> bool:
-        """See :meth:`PromptTrainer.tests_read_descriptions`."""
-        return settings.RECLUSTER
-
     def build_learner(self) -> TaskAwarePrompts:
         """Cluster the class texts; write the class sentences, whose words the prompts do not replace."""
         s = self.settings

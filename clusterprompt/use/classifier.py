@@ -225,7 +225,7 @@ def _config(folder: Path, record: RunRecord, device: str, precision: str, backbo
     node = cfg.TRAINER[method.node()]
     node.PREC = precision or node.PREC
     # Descriptions mostly serve the training alone. Written for its classes, they would not do for others.
-    keep = keep_descriptions or method.tests_read_descriptions(node)
+    keep = keep_descriptions or node.get("RECLUSTER") or method.described_use
     if record.text_source == TEMPLATES or not keep:
         cfg.DATASET.DESCRIPTIONS = TEMPLATES
         if "DESCRIPTIONS" in node:

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,12 +77,33 @@ def test_centres_of_the_official_descriptions(official, make, caplog):
     with caplog.at_level(logging.INFO):
         trainer = make("TAC", official, "TRAINER.TAC.N_CENTERS", 3)
     assert "Class texts: official descriptions, 16 sentences for 8 classes, from" in caplog.text
-    table = json.loads((official / "descriptions" / "caltech_prompt.json").read_text())
-    features = [trainer.clip.encode_text(tokenize(table[name.replace("_", " ")])) for name in trainer.classnames]
-    means = torch.stack([own.detach().double().mean(dim=0) for own in features])
+    compare_centres(trainer, official, 3)
+
+
+@pytest.mark.skipif(
+    not Path(os.environ.get("CLUSTERPROMPT_TEST_DATA", "/nowhere"), "descriptions", "caltech_prompt.json").is_file(),
+    reason="CLUSTERPROMPT_TEST_DATA names no root with the real Caltech101 and its official descriptions",
+)
+def test_centres_of_the_real_caltech101(make, caplog):
+    """Catches: the same, in the real thing: 50 sentences for each of the 50 base classes."""
+    root = Path(os.environ["CLUSTERPROMPT_TEST_DATA"])
+    with caplog.at_level(logging.INFO):
+        trainer = make("TAC", root, "MODEL.BACKBONE.NAME", "tiny")
+    assert "Class texts: official descriptions, 2500 sentences for 50 classes, from" in caplog.text
+    trainer.recorder.write()
+    assert RunRecord.read(trainer.output_dir).text_source == "official descriptions"
+    compare_centres(trainer, root, 5)
+
+
+def compare_centres(trainer, root, k):
+    """Compare TAC's anchors and centres with those of a slow way from the sentences to the centres."""
+    table = json.loads((root / "descriptions" / "caltech_prompt.json").read_text())
+    with torch.no_grad():
+        features = [trainer.clip.encode_text(tokenize(table[name.replace("_", " ")])) for name in trainer.classnames]
+    means = torch.stack([own.double().mean(dim=0) for own in features])
     points = torch.nn.functional.normalize(means, dim=1).numpy()
     np.testing.assert_allclose(trainer.text_anchors, points, atol=1e-6)
-    np.testing.assert_allclose(trainer.learner.centers, kmeans(points, 3, seed=1), atol=1e-6)
+    np.testing.assert_allclose(trainer.learner.centers, kmeans(points, k, seed=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", READERS)

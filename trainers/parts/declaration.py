@@ -26,11 +26,13 @@ class Declaration:
             such a rule takes values of its default's kind.
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
+        described_use: The use of a trained model on images reads the descriptions of its classes.
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
     allowed: Mapping[str, Rule] = SHARED
     config_node = ""
+    described_use = False
 
     @classmethod
     def node(cls) -> str:
@@ -58,11 +60,6 @@ class Declaration:
         setting = cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
         root = os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))  # as data sets do
         return find_source(setting, cfg.DATASET.NAME, root)
-
-    @classmethod
-    def tests_read_descriptions(cls, settings: Any) -> bool:
-        """Tell whether a trained model needs the descriptions of the classes that it is tested on."""
-        return False
 
     @classmethod
     def tokens_in_front(cls, settings: Any) -> int:
