@@ -3,6 +3,7 @@
 import json
 
 import dassl
+import hostile_files
 import pytest
 import torch
 from dassl.engine import TrainerX
@@ -120,6 +121,18 @@ def test_runs_of_older_versions_go_on(small, tmp_path, method, pointer):
     resumed = small(method, tmp_path / "cut", "OPTIM.MAX_EPOCH", 3)
     resumed.train()
     assert resumed.start_epoch == 2 and equal(weights(resumed), weights(whole))
+
+
+def test_nothing_in_an_older_checkpoint_is_run(small, tmp_path):
+    """Catches: real Dassl's full unpickling of the checkpoint that a run of an older version goes on from."""
+    cut(small("CoOp", tmp_path))
+    as_older_version(tmp_path, "prompt_learner", "model.pth.tar-1\n")
+    path = tmp_path / "prompt_learner" / "model.pth.tar-1"
+    checkpoint = torch.load(path, weights_only=False)
+    hostile_files.evil_pickle(path, tmp_path / "owned", around=lambda call: {**checkpoint, "note": call})
+    resumed = small("CoOp", tmp_path)
+    resumed.train()
+    assert resumed.start_epoch == 1 and not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize(
