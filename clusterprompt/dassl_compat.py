@@ -9,10 +9,10 @@ Four things stop it. The last one does so when it is imported, so `prepare` has 
 4. it imports ``gdown``, and its WILDS data sets import ``wilds`` and ``pandas`` (and switch off logging, and look up
    PyPI).
 
-For 2, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set for the process, as torch offers it: calls of ``torch.load`` that do not
-choose for themselves unpickle fully, and can run code. Those are Dassl's own, for a host's trainers, which always
-trusted their files. The trainers of this package never load through Dassl: they read weights, checkpoints and states as
-data, whatever is set. Set TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 to forbid full unpickling; see SECURITY.md.
+For 2, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set for the process, as torch offers it: calls of ``torch.load`` that do
+not choose for themselves unpickle fully, and can run code. Those are Dassl's own, for a host's trainers, which always
+trusted their files. The trainers of this package never load through Dassl: they read weights, checkpoints and states
+as data, whatever is set. Set TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 to forbid full unpickling; see SECURITY.md.
 
 Nothing is done for the stand-in in ``toolbox/``, which needs none of this.
 """

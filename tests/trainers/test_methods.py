@@ -313,7 +313,6 @@ def test_confusion_matrix_has_all_classes(build, tmp_path):
     assert len(rows) == 14 and torch.equal(cmat, want) and not cmat[2].any()
 
 
-
 def test_non_finite_loss_names_its_term(build):
     """The culprit, the epoch and the batch, and the weights left as they were."""
     trainer = build("TAC")
