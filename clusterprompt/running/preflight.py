@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .. import dassl_compat
 from .quiet import quiet
 from .spec import RunSpec, is_drawn
 from .train import make_cfg
@@ -20,6 +21,7 @@ def check_tests(specs: Iterable[RunSpec]) -> None:
         ValueError: A setting, a class name or a description cannot be used; the message names the run.
         FileNotFoundError: Data or descriptions are missing.
     """
+    dassl_compat.prepare()
     from dassl.engine import TRAINER_REGISTRY
 
     classes: dict[tuple, tuple[Sequence[str], str]] = {}
