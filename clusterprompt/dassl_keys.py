@@ -19,6 +19,7 @@ ADDED: dict[str, Any] = {
     "DATASET.GREY_RANGE": [],
     "DATASET.FEWER_SHOTS": False,
     "TRAIN.WANDB": "",
+    "TRAIN.MICRO_BATCH": None,
     "INPUT.RRCROP_SCALE": (0.08, 1.0),
     "LOSS.GM": False,
     "LOSS.NAME": "",
@@ -67,7 +68,9 @@ KEYS: dict[str, Rule] = {
     "DATASET.NUM_SHOTS": Whole("training images a class; -1: all", 1, 1_000_000, (-1,)),
     "DATASET.SUBSAMPLE_CLASSES": OneOf("classes: all, or one half of them", ("all", "base", "new")),
     "DATASET.TEMPLATE": Template("hand-written prompt; empty: the data set's"),
-    "DATASET.DESCRIPTIONS": Text("JSON of class descriptions, or a folder of them; empty: templates"),
+    "DATASET.DESCRIPTIONS": Text(
+        "JSON of class descriptions, a folder of them, or templates; empty: those in the data root, else templates"
+    ),
     "DATASET.GREY_RANGE": Range("black and white of images of more than 8 bits; empty: by the file's mode"),
     "DATASET.FEWER_SHOTS": Flag("a class with fewer images than NUM_SHOTS gives all that it has"),
     "DATASET.CSV": Text("table of own images"),
@@ -112,6 +115,9 @@ KEYS: dict[str, Rule] = {
     "TRAIN.CHECKPOINT_FREQ": Whole("epochs between checkpoints; 0: only the last epoch's", 0, 1_000_000),
     "TRAIN.PRINT_FREQ": Whole("batches between two lines of the log", 1, 1_000_000_000),
     "TRAIN.COUNT_ITER": OneOf("loader that counts an epoch's batches", ("train_x", "train_u", "smaller_one")),
+    "TRAIN.MICRO_BATCH": Whole(
+        "views of images in memory at a time; None or 0: all; auto: what fits", 0, 1_000_000, (None, "auto")
+    ),
     "TRAIN.WANDB": Text("project of Weights & Biases; empty: not used"),
     "TEST.EVALUATOR": OneOf("evaluator", ("Classification",)),
     "TEST.SPLIT": OneOf("images that are tested", ("test", "val")),

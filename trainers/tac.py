@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,6 @@ from .ivlp import IVLP
 from .parts.averaging import WeightAverage
 from .parts.feature_cache import FeatureCache
 from .parts.prompts import DeepPrompts, context_from_words, context_words
-
-logger = logging.getLogger(__name__)
 
 
 class TaskAwarePrompts(DeepPrompts):
@@ -121,15 +118,7 @@ class TAC(PromptTrainer):
     def build_learner(self) -> TaskAwarePrompts:
         """Cluster the class texts; write the class sentences, whose words the prompts do not replace."""
         s = self.settings
-        sentences = self.descriptions()
-        if sentences is None:
-            sentences = template_sentences(self.classnames)
-            logger.info(
-                "TRAINER.%s.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
-                "written descriptions",
-                self.node(),
-                len(sentences[0]),
-            )
+        sentences = self.descriptions() or template_sentences(self.classnames)
         self.text_anchors = class_anchors(self.clip, sentences)
         centers = spherical_kmeans(self.text_anchors, min(s.N_CENTERS, len(sentences)), init=s.CENTERS_INIT)
         words = context_words(s.CTX_INIT)
@@ -174,7 +163,7 @@ class TAC(PromptTrainer):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy, and the distances of text and image features to the frozen ones."""
-        text, image = self.text_features(), self.image_features(batch.images)
+        text, image = self.class_features(), self.image_features(batch.images)
         target = self.teacher_features(batch)
         return {
             "ce": self.cross_entropy(self.logits(image, text), batch.labels),
@@ -184,6 +173,7 @@ class TAC(PromptTrainer):
 
     def end_epoch(self) -> None:
         """Add the epoch to the average, which replaces the weights after the last epoch."""
+        self.teacher.share()
         self.average.add(self.learner, 1 / self.max_epoch)
         if self.epoch + 1 == self.max_epoch:
             self.average.load_into(self.learner)

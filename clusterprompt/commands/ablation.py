@@ -12,7 +12,6 @@ as well, are written to OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import sys
@@ -135,9 +134,10 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], folde
     """Print the table; write it as text, CSV and JSON."""
     from tabulate import tabulate
 
-    from ..record.files import atomic_path, write_text
+    from ..record.files import write_text
     from ..record.names import dataset_key, dataset_label
     from ..results import formats
+    from ..results.notes import different_texts
 
     labels = [dataset_label(name) for name in args.datasets]
     # A data set of the user's own is named after its yaml, and its class may have another name.
@@ -162,13 +162,11 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], folde
             numbers["to_full"] = row.cells[columns[-1]].mean - full
             line.insert(place, f"{numbers['to_full']:+.1f}")
     text = tabulate(rows, headers=["variant", *headers[1:]], disable_numparse=True)
+    text = "\n\n".join([text, *different_texts(table.runs)])
     text += f"\n\n{caption(args, data, full is not None, 'prompts used' in facts)}"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(f"{stem}.txt", text + "\n")
-    with atomic_path(f"{stem}.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for line in flat for key in line)))
-        writer.writeheader()
-        writer.writerows(flat)
+    write_text(f"{stem}.csv", formats.csv_of(list(dict.fromkeys(key for line in flat for key in line)), flat))
     content = {
         "method": args.trainer,
         "dataset": data,

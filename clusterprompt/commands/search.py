@@ -17,7 +17,6 @@ cells. Everything is below OUTPUT/search, the table in table.{txt,csv,json}.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shlex
 import sys
@@ -133,7 +132,8 @@ def write(search: Search, cells: Sequence[Cell]) -> None:
     """Print the table of the finished cells, the best first; write it as text, CSV and JSON."""
     from tabulate import tabulate
 
-    from ..record.files import atomic_path, write_text
+    from ..record.files import write_text
+    from ..results import formats
 
     scores = {cell: score for cell in cells if (score := search.score(cell)) is not None}
     if not scores:
@@ -156,10 +156,7 @@ def write(search: Search, cells: Sequence[Cell]) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_text(stem.with_suffix(".txt"), text + "\n")
     flat = [_flat(search, cell, scores[cell]) for cell in ranked]
-    with atomic_path(stem.with_suffix(".csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
+    write_text(stem.with_suffix(".csv"), formats.csv_of(list(flat[0]), flat))
     content = {"datasets": search.datasets, "seeds": search.seeds, "grid": search.grid, "table": flat}
     write_text(stem.with_suffix(".json"), json.dumps(content, indent=2))
     print(f"\n{text}\nWritten: {stem}.txt, .csv, .json")

@@ -24,10 +24,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from .. import configs
+from ..config import items, read_yaml
 from ..record.protocols import Leg
+from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 
 CONFIGS = Path(configs.__file__).parent
@@ -116,7 +116,7 @@ def find_config(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     folder = (CONFIGS.parent / path).parent
-    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml")))
+    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml") if entry.name != TABLE))
     raise FileNotFoundError(f"config file not found: {path}" + (f"; {folder} holds {near}" if near else ""))
 
 
@@ -155,8 +155,8 @@ def is_drawn(dataset: str) -> bool:
     """Tell whether a data set draws its images itself, by its class."""
     from .. import dassl_compat, registration
 
-    content = yaml.safe_load(find_config(dataset_config(dataset)).read_text(encoding="utf-8")) or {}
-    name = content.get("DATASET", {}).get("NAME") if isinstance(content, dict) else None
+    group = read_yaml(find_config(dataset_config(dataset))).get("DATASET")
+    name = group.get("NAME") if isinstance(group, dict) else None
     dassl_compat.prepare()
     return any(cls.drawn for cls in registration.own_datasets() if cls.__name__ == name)
 
@@ -235,13 +235,14 @@ class RunSpec:
             return {}
         from ..clip_patches.embedded_clip import GEOMETRY
 
-        nodes = (yaml.safe_load(find_config(path).read_text(encoding="utf-8")) or {}).get("TRAINER", {})
+        yaml_file = find_config(path)
+        table = dataset_settings(yaml_file, Path(self.leg.dataset).stem)
         layers = min(GEOMETRY[2], GEOMETRY[9])
-        depths = {f"TRAINER.{node}.{key}": value for node, keys in nodes.items() for key, value in keys.items()}
         return {
             key: value
-            for key, value in depths.items()
-            if key.split(".")[-1].startswith("PROMPT_DEPTH") and value > layers and key not in self.pairs
+            for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
+            if re.match(r"TRAINER\.\w+\.PROMPT_DEPTH", key) and isinstance(value, int) and value > layers
+            if key not in self.pairs
         }
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:
