@@ -32,7 +32,11 @@ KEY_SAMPLE = 512  # training images whose centroids place the keys
 
 
 class AttriPrompt(PromptTrainer):
-    """Compose deep text prompts for every image, from pools that its patch clusters choose from."""
+    """Compose deep text prompts for every image, from pools that its patch clusters choose from.
+
+    Attributes:
+        unrecorded: What runs did that were made before an option existed.
+    """
 
     options = {
         "PREC": "fp16",
@@ -56,6 +60,8 @@ class AttriPrompt(PromptTrainer):
         "CACHE_VIEWS": 0,
         "CACHE_MB": 4096,
     }
+
+    unrecorded = {"COMBINE": "concatenate"}
 
     allowed = {
         "N_CTX": Whole("tokens of a prompt", 1, LONGEST),

@@ -49,7 +49,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         **{f"{k} centre{'s' * (k > 1)}": {"N_CENTERS": k} for k in (1, 2, 3, 4, 6, 7, 8, 9, 10)},
     },
 }
-EPOCHS = 8
+EPOCHS = {"AttriPrompt": 8, "TAC": 4}  # unless the environment says otherwise
 COLUMNS = ("base", "new", "HM")
 
 
@@ -113,7 +113,7 @@ def jobs_of(args: argparse.Namespace, variant: str, folder: Path, pairs: Sequenc
     settings = [
         word for key, value in changes.items() for word in (f"TRAINER.{args.trainer.upper()}.{key}", str(value))
     ]
-    own = [Method(args.trainer, environment.epochs or EPOCHS, 60, tuple(settings))]
+    own = [Method(args.trainer, environment.epochs or EPOCHS[args.trainer], 60, tuple(settings))]
     output = str(folder / args.trainer / slug(variant))
     jobs = []
     for seed in args.seeds:

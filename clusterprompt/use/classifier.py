@@ -223,6 +223,10 @@ def _config(folder: Path, record: RunRecord, device: str, precision: str, backbo
     cfg.MODEL.BACKBONE.NAME = backbone or cfg.MODEL.BACKBONE.NAME
     method = _method(folder, record)
     node = cfg.TRAINER[method.node()]
+    recorded = record.config.get("TRAINER", {}).get(method.node(), {})
+    for key, value in getattr(method, "unrecorded", {}).items():
+        if key not in recorded:
+            node[key] = value
     node.PREC = precision or node.PREC
     # Descriptions mostly serve the training alone. Written for its classes, they would not do for others.
     keep = keep_descriptions or node.get("RECLUSTER") or method.described_use

@@ -309,6 +309,23 @@ def test_retrieval_is_reported(build, tmp_path, caplog):
         assert all(0 < s < 1 for s in retrieval[what]["top_share"])
 
 
+def test_runs_from_before_prompts_were_added_up(build, tmp_path):
+    """Catches: a model that concatenated its prompts, loaded as one that adds them up."""
+    from clusterprompt import load_run
+
+    options = (f"{NODE}.COMBINE", "concatenate", f"{NODE}.TOP_K", 2, "OPTIM.MAX_EPOCH", 1)
+    trainer = build("AttriPrompt", *options, output=tmp_path)
+    trainer.train()
+    record = json.loads((tmp_path / "result.json").read_text())
+    del record["config"]["TRAINER"]["ATTRIPROMPT"]["COMBINE"]
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    again = load_run(tmp_path, trust_record=True).trainer
+    assert again.learner.temperature is None
+    with torch.no_grad():
+        trainer.set_model_mode("eval")
+        torch.testing.assert_close(again.classify(IMAGES), trainer.classify(IMAGES), rtol=0, atol=1e-4)
+
+
 # ------------------------------------------------------------------ kept views
 
 
