@@ -17,8 +17,8 @@ from ..record.result import RunRecord
 from ..results import formats
 from ..results.tables import Table
 from ..running.budget import Method
-from ..running.engine import Failure
 from ..running.plan import Job, plan
+from ..running.schedule import Failure
 from ..running.sweep import carry_out
 from .tables import tables_of
 
