@@ -7,7 +7,6 @@ from its checkpoint. All nodes have to see the output folder and the data under 
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import os
 import shlex
 import sys
@@ -37,6 +36,9 @@ class Needs(NamedTuple):
 
     cores: int
     gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cores} core{'s' * (self.cores > 1)}" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
     def places(self, node: Mapping[str, Any]) -> int:
         """Return how many jobs fit on a node of ``ray.nodes()``."""
@@ -109,24 +111,27 @@ class RayEngine:
     def __init__(self, address: str | None = None, gpus: float | None = None, jobs: int = 0):
         if gpus is not None and not 0 <= gpus <= 1:
             raise ValueError(f"--gpus-per-run {gpus:g}: a run takes 0 to 1 GPU, such as 0.5 for two runs on each")
-        if importlib.util.find_spec("ray") is None:
-            raise ImportError("--engine ray needs Ray: pip install 'clusterprompt[cluster]', or use --engine local")
+        try:
+            import ray
+        except ImportError as error:
+            way_out = "pip install 'clusterprompt[cluster]', or use --engine local"
+            raise ImportError(f"--engine ray needs Ray: {way_out}") from error
+        self.ray: Any = ray
         self.address, self.gpus, self.jobs = address, gpus, jobs
         self.places = 0
         self.stopping = threading.Event()
         self.mark: IO[str] | None = None
-        self.ray: Any = None
 
     def start(self, todo: Sequence[Job]) -> None:
         """Refuse a second driver, connect, and ask every node; see :class:`.schedule.Engine`."""
         output = Path(todo[0].specs[0].output)
         self.mark, word = take(output)
-        self.ray = self._connect()
+        self._connect()
         nodes = self._alive()
         self.needs = Needs.of(nodes, self.gpus, all(job.drawn for job in todo))
         usable = [node for node in nodes if self.needs.places(node)]
         if not usable:
-            raise ValueError(f"no node of the Ray cluster has {self.needs.gpus:g} GPU and {self.needs.cores} cores")
+            raise ValueError(f"no node of the Ray cluster has {self.needs}, which a run takes; see --gpus-per-run")
         environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         self.site = Site(
             folder=os.getcwd(),
@@ -136,10 +141,7 @@ class RayEngine:
             environment={**environment, "CLUSTERPROMPT_HOME": str(home())},
         )
         self._ask(usable)
-        share = f"{self.needs.cores} core{'s' * (self.needs.cores > 1)}" + f", {self.needs.gpus:g} GPU" * bool(
-            self.needs.gpus
-        )
-        say(f"Ray: {len(usable)} node{'s' * (len(usable) > 1)}; a run takes {share}.")
+        say(f"Ray: {len(usable)} node{'s' * (len(usable) > 1)}; a run takes {self.needs}.")
         self._count(nodes)
         wants = {"num_cpus": self.needs.cores, "num_gpus": self.needs.gpus, "max_retries": RETRIES}
         self.task = self.ray.remote(**wants)(do)
@@ -155,21 +157,17 @@ class RayEngine:
     def stop(self) -> None:
         """Leave the cluster, which ends what still runs; see :class:`.schedule.Engine`."""
         self.stopping.set()
-        if self.ray:
-            self.ray.shutdown()
+        self.ray.shutdown()
         if self.mark:
             self.mark.close()
 
-    def _connect(self) -> Any:
-        """Return the module, connected to the cluster."""
-        import ray
-
+    def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
         try:
-            ray.init(self.address, logging_level="ERROR", log_to_driver=False)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise ConnectionError(f"no Ray cluster at {self.address or 'the usual places'}: {error}") from error
-        return ray
+            self.ray.init(self.address, logging_level="ERROR", log_to_driver=False)
+        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+            where = self.address or os.environ.get("RAY_ADDRESS") or "the usual places"
+            raise ConnectionError(f"no Ray cluster at {where}: {self._line(error)}") from error
 
     def _ask(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Refuse nodes that do not see what this machine sees."""

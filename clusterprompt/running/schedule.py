@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from .. import dassl_compat, registration
 from .machine import duration
 from .plan import Job
-from .progress import Progress, say
+from .progress import Progress
 from .spec import data_root, dataset_config, find_config
 
 POLL = 5.0  # seconds after which an engine's places are counted again
