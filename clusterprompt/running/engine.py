@@ -112,8 +112,9 @@ class LocalEngine:
         mode = "--overwrite" if overwrite else "--resume"
         command = [sys.executable, "-m", WORKER, mode, *(spec.to_json() for spec in job.specs)]
         # Nothing is ever written to its stdin: the worker ends when this process, and with it the pipe, is gone.
-        pipes = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, env=environment, **pipes) as process:
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+        ) as process:
             self.processes.add(process)
             if self.stopping.is_set():
                 process.terminate()
