@@ -132,6 +132,8 @@ class RayEngine:
         usable = [node for node in nodes if self.needs.places(node)]
         if not usable:
             raise ValueError(f"no node of the Ray cluster has {self.needs}, which a run takes; see --gpus-per-run")
+        if any(job.drawn for job in todo):
+            os.makedirs(data_root(), exist_ok=True)  # they are drawn after this
         environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         self.site = Site(
             folder=os.getcwd(),

@@ -23,9 +23,10 @@ RAY = [*WORDS, "--engine", "ray"]
 
 
 @pytest.fixture
-def ray(monkeypatch):
+def ray(monkeypatch, tmp_path):
     """A cluster of two nodes with a core each."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
     return FakeRay(node("10.0.0.1", CPU=1.0), node("10.0.0.2", CPU=1.0)).install(monkeypatch)
 
 
@@ -95,14 +96,13 @@ def _jobs(calls, engine):
     return [call.job for call in calls if f"/{engine}/" in call.job.folders[0]]
 
 
-def test_environment_of_a_run(calls, ray, monkeypatch):
+def test_environment_of_a_run(calls, ray, monkeypatch, tmp_path):
     """Catches: a node that looks for data elsewhere, has the driver's GPUs, or gives a small run all cores."""
-    monkeypatch.setenv("DATA", "/somewhere")
     monkeypatch.setenv("CLUSTERPROMPT_HOME", "/home")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # the fake nodes are this process, and so have it too
     assert run.main(RAY) == 0
     for call in calls:
-        assert call.environment["DATA"] == "/somewhere" and call.environment["CLUSTERPROMPT_HOME"] == "/home"
+        assert call.environment["DATA"] == str(tmp_path / "data") and call.environment["CLUSTERPROMPT_HOME"] == "/home"
         assert call.environment["OMP_NUM_THREADS"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in ray_engine.FORWARDED
 
