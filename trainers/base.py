@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,28 +17,26 @@ from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchvision.transforms import RandomResizedCrop
 
-from .. import dassl_keys
-from ..allowed import Rule, rule_for
-from ..allowed import check as check_allowed
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
-from ..clip_patches.class_texts import check_length, fill, read_descriptions
-from ..clip_patches.loading import autocast, is_known, load_clip, set_precision, token_ids
+from ..clip_patches.class_texts import read_descriptions
+from ..clip_patches.loading import autocast, load_clip, set_precision
 from ..clip_patches.stock import CLIP
 from ..record import measure
-from ..record.files import write_bytes
 from ..record.history import Step
 from ..record.recorder import Recorder
-from ..record.tracking import check_wandb
+from .parts import ranks
 from .parts.batch import Batch, Task
-from .parts.checkpoints import Renames, checkpoint_path
+from .parts.checkpoints import Renames
 from .parts.data import load_data, no_validation, validates
+from .parts.declaration import Declaration
+from .parts.gradients import backpropagate
 from .parts.loading import load_learner
-from .parts.options import SHARED
-from .parts.prompts import context_words
-from .parts.resume import find_state, restore_generators, restore_state, save_state
+from .parts.resumable import ResumableTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -49,44 +46,33 @@ def unit(features: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1)
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(Declaration, ResumableTrainer):
     """Train a learner around a frozen CLIP.
 
     A method declares its ``options``, builds a learner, and computes ``text_features``, ``image_features`` and its
     ``losses``; methods whose text depends on the image override ``classify`` instead.
 
     Attributes:
-        options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
-        allowed: What the options take, with unit and meaning, where the base classes do not say so. An option without
-            such a rule takes values of its default's kind.
-        config_node: Name of that node where the authors' code shares another method's; default: the class name in
-            capitals.
-        checkpoint_folder: Name under which the learner is registered, and so of its folder below the output folder; the
-            official one.
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that are not loaded.
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
+        guides: Terms of the losses that are not minimised; ``guide_gradients`` holds their gradients by the learner's
+            parameters, for `change_gradients`.
+        batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
+        schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
-        learner: Module with all learned parameters, in fp32; None for a method that learns nothing.
-        recorder: Keeps what the run leaves behind.
     """
 
-    options: Mapping[str, object] = {"PREC": "fp32"}
-    allowed: Mapping[str, Rule] = SHARED
-    config_node = ""
-    checkpoint_folder = "prompt_learner"
     official_names: Renames = ()
     official_ignored: Sequence[str] = ()
     text_needs_image: Any = False  # a bool, or a property
     tied_to_classes: Any = ""  # a str, or a property
+    guides: Sequence[str] = ()
+    guide_gradients: Mapping[str, Sequence[Tensor]]
+    batch_coupled = ""
+    schedule_per_step = False
     clip: CLIP
-    saves_resume_state = False  # Dassl need not: `save_model` does
-    learner: Any  # an nn.Module of the method's own class, or None
-    cfg: Any  # Dassl's attributes from here on
-    dm: Any
-    train_loader_x: Any
-    test_loader: Any
 
     # ------------------------------------------------------------------ what a method defines
     def build_learner(self) -> nn.Module | None:
@@ -109,9 +95,30 @@ class PromptTrainer(TrainerX):
         """Return the logits of images, (B, C)."""
         return self.logits(self.image_features(images), self.class_features())
 
-    def backward(self, loss: Tensor) -> None:
-        """Backpropagate. Override to change gradients (ProGrad)."""
-        loss.backward()
+    def build_optimizer(self) -> Optimizer:
+        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says."""
+        return build_optimizer(self.learner, self.cfg.OPTIM)
+
+    def build_schedule(self) -> LRScheduler:
+        """Return the schedule of the learning rate. Default: Dassl's, as ``cfg.OPTIM`` says."""
+        return build_lr_scheduler(self.optim, self.cfg.OPTIM)
+
+    def begin_step(self) -> None:
+        """Prepare the learner for a training step, before its losses. Default: nothing."""
+
+    def prepare_parts(self, parts: list[Batch]) -> list[Batch]:
+        """Find out, without gradients, what each part of a batch needs of the whole one. Default: nothing.
+
+        Args:
+            parts: Those of this process; see `parts/ranks.py` for what the other processes have.
+
+        Returns:
+            The parts with the findings as their ``prepared``.
+        """
+        return parts
+
+    def change_gradients(self) -> None:
+        """Change the gradients of a step before the weights move. Default: nothing."""
 
     def end_epoch(self) -> None:
         """Change the weights at the end of an epoch, before validation and checkpoint. Default: nothing."""
@@ -131,17 +138,14 @@ class PromptTrainer(TrainerX):
             cfg: Dassl's config.
             task: Build for inference on these classes: no data set, no loaders.
         """
+        ranks.check()
         self.task = task
         self.recorder = Recorder(self)
         self.batch_accuracy: float | None = None
+        self.auto_micro_batch: int | None = None
         self._classes_fixed = False
         self._class_features: Tensor | None = None
         super().__init__(cfg)
-
-    @classmethod
-    def node(cls) -> str:
-        """Return the name of the method's node below ``cfg.TRAINER``."""
-        return cls.config_node or cls.__name__.upper()
 
     @property
     def settings(self) -> Any:
@@ -170,66 +174,6 @@ class PromptTrainer(TrainerX):
         """
         path = self.uses_descriptions(self.cfg)
         return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
-
-    @classmethod
-    def uses_descriptions(cls, cfg: Any) -> str:
-        """Return the file or folder of class descriptions that the method reads; empty if it reads none."""
-        if "DESCRIPTIONS" not in cls.options:
-            return ""
-        return cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
-
-    @classmethod
-    def tokens_in_front(cls, settings: Any) -> int:
-        """Return how many tokens a class sentence has in front of the name, learned ones included.
-
-        Default: those of the words of CTX_INIT, if the method has it.
-        """
-        return len(token_ids(context_words(settings.get("CTX_INIT"))))
-
-    @classmethod
-    def check_classes(cls, cfg: Any, classnames: Sequence[str], template: str) -> None:
-        """Refuse classes whose texts cannot be used, before a CLIP is loaded.
-
-        Args:
-            cfg: The config.
-            classnames: Classes that will be trained on or tested.
-            template: The data set's hand-written prompt.
-
-        Raises:
-            ValueError: No description of a class, or a name or a sentence that is too long for a CLIP of OpenAI's.
-            FileNotFoundError: The descriptions do not exist.
-        """
-        described: Sequence[Sequence[str]] = ()
-        if path := cls.uses_descriptions(cfg):
-            described = read_descriptions(path, cfg.DATASET.NAME, classnames)
-        if not is_known(cfg.MODEL.BACKBONE.NAME):
-            return  # its context may be longer
-        check_length([sentence for sentences in described for sentence in sentences])
-        check_length(fill(cfg.DATASET.TEMPLATE or template, classnames))
-        check_length(fill("{}.", classnames), cls.tokens_in_front(cfg.TRAINER[cls.node()]))
-
-    @classmethod
-    def rules(cls) -> dict[str, Rule]:
-        """Return what each option of the method takes, by dotted key."""
-        declared = [vars(base).get("allowed", {}) for base in reversed(cls.__mro__)]
-        known = {name: rule for each in declared for name, rule in each.items()}
-        return {
-            f"TRAINER.{cls.node()}.{name}": rule_for(default, known.get(name)) for name, default in cls.options.items()
-        }
-
-    @classmethod
-    def check_cfg(cls, cfg: Any) -> None:
-        """Refuse settings that cannot be used, before anything is built.
-
-        A method that overrides this adds what its options allow only together.
-
-        Raises:
-            ValueError: A value of Dassl's keys or of the method's options that is not allowed, or wandb asked for and
-                not installed.
-        """
-        check_allowed(cfg, {**cls.rules(), **dassl_keys.rules()})
-        dassl_keys.check_together(cfg)
-        check_wandb(cfg.TRAIN.get("WANDB", ""))
 
     def build_data_loader(self) -> None:
         """Load CLIP, fit the input size to it, then build the loaders."""
@@ -277,9 +221,9 @@ class PromptTrainer(TrainerX):
         if self.device.type == "cuda" and self.precision == "amp":
             self.scaler = torch.amp.GradScaler("cuda")
         self.model = self.learner
-        self.optim = build_optimizer(self.learner, self.cfg.OPTIM)
+        self.optim = self.build_optimizer()
         self._check_optimizer()
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.sched = self.build_schedule()
         self.register_model(self.checkpoint_folder, self.learner, self.optim, self.sched)
         logger.info(
             "%s learns %s parameters on a frozen %s, precision %s, on %s",
@@ -332,54 +276,23 @@ class PromptTrainer(TrainerX):
             )
 
     def before_train(self) -> None:
-        """Resume if there is something to resume, and begin the record."""
+        """Refuse to choose an epoch by the test images; then see :meth:`ResumableTrainer.before_train`."""
         self.check_validation()
-        self._resumed: dict[str, Any] | None = None
+        self._check_parts()
         super().before_train()
-        self.recorder.start_training(self._resumed["run"]["history"] if self._resumed else [], self.start_epoch)
-        if self._resumed:
-            restore_generators(self._resumed)
-            self._complete_checkpoints(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
-        # From the first moment on there is one whole state to go on from, whatever is killed when.
-        save_state(self, self.output_dir, self.start_epoch)
 
-    def check_resume(self) -> None:
-        """Refuse a run that cannot go on, before anything is changed; see :func:`.resume.find_state`."""
-        if self.learner is not None:
-            find_state(self, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
-
-    def resume_model_if_exist(self, directory: str) -> int:
-        """Go on from the last committed state of a run; return the epoch to go on with.
-
-        Raises:
-            ValueError: The state is damaged, or of another run.
-        """
-        state = find_state(self, directory)
-        if state is None:
-            print(f"No checkpoint found in {directory}, train from scratch")
-            return 0
-        restore_state(self, state, directory)
-        self._resumed = state
-        print(f"Resuming the run in {directory} after epoch {state['epoch']} of {self.max_epoch}")
-        return state["epoch"]
-
-    def _complete_checkpoints(self, source: str) -> None:
-        """Write the checkpoint files that a kill, or another output folder, has kept from being there."""
-        here, there = (Path(folder, self.checkpoint_folder) for folder in (self.output_dir, source))
-        best = there / "model-best.pth.tar"
-        if self.cfg.TEST.FINAL_MODEL == "best_val" and here.resolve() != there.resolve() and best.is_file():
-            here.mkdir(parents=True, exist_ok=True)
-            write_bytes(here / best.name, best.read_bytes())
-        freq, epoch = self.cfg.TRAIN.CHECKPOINT_FREQ, self.start_epoch
-        due = epoch == self.max_epoch or (freq > 0 and epoch % freq == 0)
-        if epoch and due and not (here / f"model.pth.tar-{epoch}").is_file():
-            self.save_model(epoch - 1, self.output_dir)
-
-    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
-        """Write Dassl's checkpoint files, then commit the state that a resumed run goes on from."""
-        super().save_model(epoch, directory, *args, **kwargs)
-        if self.learner is not None:
-            save_state(self, directory, epoch + 1)
+    def _check_parts(self) -> None:
+        """Refuse to cut batches that cannot be cut, or into more parts than there are images."""
+        parts = "in parts (TRAIN.MICRO_BATCH)" if self.cfg.TRAIN.get("MICRO_BATCH") else ""
+        parts = f"by {ranks.count()} processes" if ranks.count() > 1 else parts
+        if parts and self.batch_coupled:
+            raise ValueError(f"{type(self).__name__} cannot take a batch {parts}: {self.batch_coupled}")
+        size = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(self.dm.dataset.train_x))
+        if size < ranks.count():
+            raise ValueError(
+                f"a batch of {size} images is too small for {ranks.count()} processes: raise "
+                "DATALOADER.TRAIN_X.BATCH_SIZE, or start fewer"
+            )
 
     def run_epoch(self) -> None:
         """Run one epoch and append its averages to the history."""
@@ -407,33 +320,30 @@ class PromptTrainer(TrainerX):
         Raises:
             FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are unchanged.
         """
-        with autocast(self.precision, self.device):
-            terms = self.losses(self.parse_batch_train(batch))
-        loss = torch.as_tensor(sum(terms.values()))
-        value = loss.item()
-        values = {name: term.item() for name, term in terms.items()}
-        if not math.isfinite(value):
+        self.begin_step()
+        self.model_zero_grad()
+        totals = backpropagate(self, self.parse_batch_train(batch))
+        if not math.isfinite(totals.loss):
             raise FloatingPointError(
                 f"the loss is not finite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
-                + ", ".join(f"{name} {term:.4g}" for name, term in values.items())
+                + ", ".join(f"{name} {term:.4g}" for name, term in totals.terms.items())
                 + ". Lower OPTIM.LR, or use PREC fp32"
             )
-        self.model_zero_grad()
-        self.backward(self.scaled(loss))
+        self.change_gradients()
         if self.scaler is None:
             self.model_update()
         else:
             self.scaler.step(self.optim)
             self.scaler.update()
-        if self.batch_idx + 1 == self.num_batches:
+        if self.schedule_per_step or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
 
-        self.recorder.add_step(Step(value, values, self.batch_accuracy))
-        summary = {"loss": value}
-        if len(values) > 1:
-            summary.update({f"loss_{name}": term for name, term in values.items()})
-        if self.batch_accuracy is not None:
-            summary["acc"] = self.batch_accuracy
+        self.recorder.add_step(Step(totals.loss, totals.terms, totals.accuracy))
+        summary = {"loss": totals.loss}
+        if len(totals.terms) > 1:
+            summary.update({f"loss_{name}": term for name, term in totals.terms.items()})
+        if totals.accuracy is not None:
+            summary["acc"] = totals.accuracy
         return summary
 
     def scaled(self, loss: Tensor) -> Tensor:
@@ -474,18 +384,15 @@ class PromptTrainer(TrainerX):
         super().after_train()
         self.recorder.finish(self._deployed_checkpoint())
 
-    def _deployed_checkpoint(self) -> Path | None:
-        """Return the file that a test of this run will load; None if there is none."""
-        try:
-            return checkpoint_path(self.output_dir, self.checkpoint_folder)
-        except FileNotFoundError:
-            return None
-
     # ------------------------------------------------------------------ evaluation
     @contextmanager
-    def fixed_classes(self) -> Iterator[None]:
-        """Compute the classes' features once for all images classified inside the block."""
-        self._class_features, self._classes_fixed = None, True
+    def fixed_classes(self, features: Tensor | None = None) -> Iterator[None]:
+        """Compute the classes' features once for all images inside the block, or take them from the caller.
+
+        Args:
+            features: Normalised, (C, d).
+        """
+        self._class_features, self._classes_fixed = features, True
         try:
             yield
         finally:
@@ -500,9 +407,14 @@ class PromptTrainer(TrainerX):
         return self._class_features
 
     def model_inference(self, input: Tensor) -> Tensor:
-        """Return the logits of a batch of images, (B, C)."""
-        with autocast(self.precision, self.device):
-            logits = self.classify(input)
+        """Return the logits of a batch of images, (B, C); each process computes its share."""
+        own = input[ranks.share(len(input))]
+        if len(own):
+            with autocast(self.precision, self.device):
+                logits = self.classify(own)
+        else:
+            logits = torch.zeros(0, len(self.classnames), device=self.device)
+        logits = ranks.gather(logits)
         self.recorder.predictions.add_logits(logits)
         return logits
 
@@ -548,22 +460,3 @@ class PromptTrainer(TrainerX):
         if hasattr(TrainerX, "close_writer"):
             super().close_writer()
         self.recorder.close()
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load the learner's weights, ours or official, from a training run's folder.
-
-        Args:
-            directory: Output folder of the training run, or a ``.safetensors`` file; empty loads nothing.
-            epoch: Default: the best model if one was kept, else the last.
-
-        Raises:
-            FileNotFoundError: No such checkpoint.
-            ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; an epoch of
-                a single file.
-        """
-        if self.learner is None:
-            print("No checkpoint is loaded: nothing is learned")
-        elif not directory:
-            print("No checkpoint is loaded: no folder is given")
-        else:
-            load_learner(self, checkpoint_path(directory, self.checkpoint_folder, epoch))

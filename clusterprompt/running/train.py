@@ -10,13 +10,15 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, allowed, config, dassl_compat, dassl_keys, registration
 from ..record import folder as run_folder
 from ..record.files import write_text
+from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 from .output import prepare_output, refuse_other_data
 from .spec import data_root, find_config
@@ -37,29 +39,41 @@ def train(options: TrainOptions) -> Any:
     """
     # More loader processes than cores: the number is the yaml's, and part of what makes two runs equal.
     warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
-    with _console() as console:
+    from . import together  # it imports torch, which a command line with a mistake need not wait for
+
+    if together.restarted():
+        options = replace(options, resume=options.resume or True, overwrite=False)
+    with together.quiet_unless_first(), _console() as console, ExitStack() as stack:
         sys.stdout = head = _Tee(console)
         cfg = make_cfg(options)
-        with run_folder.owned(cfg.OUTPUT_DIR):
-            plan = prepare_output(options, cfg)
-            if plan == "skip":
-                refuse_other_data(cfg.OUTPUT_DIR, cfg)
-                return None
-            trainer = _build(options, cfg)
-            if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
-                trainer.check_resume()
-            sys.stdout = console
-            _open_folder(cfg, head.text.getvalue(), clear=plan == "clear")
-            with _one_error_of_writers():
-                if options.eval_only:
-                    trainer.test()
-                elif not options.no_train:
-                    trainer.train()
-            return trainer
+        together.check(cfg)
+        stack.enter_context(together.joined(cfg.USE_CUDA))
+
+        def claim_output() -> str:
+            stack.enter_context(run_folder.owned(cfg.OUTPUT_DIR))
+            return prepare_output(options, cfg)
+
+        plan = together.of_first(together.in_first(claim_output))
+        if plan == "skip":
+            together.in_first(lambda: refuse_other_data(cfg.OUTPUT_DIR, cfg))
+            return None
+        _report_table(cfg, options)
+        cfg = stack.enter_context(together.follower(cfg, resumes=plan == "resume"))
+        trainer = together.in_first(lambda: _build(options, cfg)) or _build(options, cfg)
+        if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
+            trainer.check_resume()
+        sys.stdout = console
+        _open_folder(cfg, head.text.getvalue(), clear=plan == "clear")
+        with _one_error_of_writers():
+            if options.eval_only:
+                trainer.test()
+            elif not options.no_train:
+                trainer.train()
+        return trainer
 
 
 def make_cfg(options: TrainOptions) -> Any:
-    """Build the frozen config: defaults, data set's yaml, trainer's yaml, options, KEY VALUE pairs.
+    """Build the frozen config: defaults, data set's yaml, trainer's yaml and its table, options, KEY VALUE pairs.
 
     Raises:
         ValueError: A key, a trainer or a data set that does not exist, or a value that is not allowed.
@@ -73,6 +87,8 @@ def make_cfg(options: TrainOptions) -> Any:
     for path in (options.dataset_config_file, options.config_file):
         if path:
             config.merge_file(cfg, find_config(path))
+    table, table_file = _table(cfg, options)
+    config.merge_settings(cfg, table, table_file)
     given = {
         "OUTPUT_DIR": options.output_dir,
         "INPUT.TRANSFORMS": options.transforms,
@@ -98,6 +114,30 @@ def make_cfg(options: TrainOptions) -> Any:
     _check_names(cfg)
     _check_values(cfg)
     return cfg
+
+
+def _table(cfg: Any, options: TrainOptions) -> tuple[dict[str, Any], str]:
+    """Return what the table beside the trainer's yaml sets for the data set, and the table's path."""
+    if not options.config_file:
+        return {}, ""
+    path = find_config(options.config_file)
+    dataset = dict(zip(options.opts[::2], options.opts[1::2])).get("DATASET.NAME", cfg.DATASET.NAME)
+    return dataset_settings(path, dataset), str(path.with_name(TABLE))
+
+
+def _report_table(cfg: Any, options: TrainOptions) -> None:
+    """Print the settings of the table, and which of them the command line has replaced."""
+    table, path = _table(cfg, options)
+    if not table:
+        return
+    merged = cfg.clone()
+    merged.defrost()
+    config.merge_settings(merged, table, path)
+    words = []
+    for key in table:
+        authors, now = config.get(merged, key), config.get(cfg, key)
+        words.append(f"{key} {authors}" + (f" (here {now}, by the command line)" if now != authors else ""))
+    print(f"Settings of {cfg.DATASET.NAME} in {path}: {', '.join(words)}")
 
 
 def _check_values(cfg) -> None:

@@ -1,0 +1,96 @@
+"""What a method says of itself before it is built: its options, what they take, and what its class texts need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ... import dassl_keys
+from ...allowed import Rule, rule_for
+from ...allowed import check as check_allowed
+from ...clip_patches.class_texts import check_length, fill, read_descriptions
+from ...clip_patches.loading import is_known, token_ids
+from ...record.tracking import check_wandb
+from .options import SHARED
+from .prompts import context_words
+
+
+class Declaration:
+    """A method as its class describes it, for all that is asked before a CLIP is loaded.
+
+    Attributes:
+        options: Defaults of the node ``cfg.TRAINER.<NAME>``, in the official spelling.
+        allowed: What the options take, with unit and meaning, where the base classes do not say so. An option without
+            such a rule takes values of its default's kind.
+        config_node: Name of that node where the authors' code shares another method's; default: the class name in
+            capitals.
+    """
+
+    options: Mapping[str, object] = {"PREC": "fp32"}
+    allowed: Mapping[str, Rule] = SHARED
+    config_node = ""
+
+    @classmethod
+    def node(cls) -> str:
+        """Return the name of the method's node below ``cfg.TRAINER``."""
+        return cls.config_node or cls.__name__.upper()
+
+    @classmethod
+    def uses_descriptions(cls, cfg: Any) -> str:
+        """Return the file or folder of class descriptions that the method reads; empty if it reads none."""
+        if "DESCRIPTIONS" not in cls.options:
+            return ""
+        return cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
+
+    @classmethod
+    def tokens_in_front(cls, settings: Any) -> int:
+        """Return how many tokens a class sentence has in front of the name, learned ones included.
+
+        Default: those of the words of CTX_INIT, if the method has it.
+        """
+        return len(token_ids(context_words(settings.get("CTX_INIT"))))
+
+    @classmethod
+    def check_classes(cls, cfg: Any, classnames: Sequence[str], template: str) -> None:
+        """Refuse classes whose texts cannot be used, before a CLIP is loaded.
+
+        Args:
+            cfg: The config.
+            classnames: Classes that will be trained on or tested.
+            template: The data set's hand-written prompt.
+
+        Raises:
+            ValueError: No description of a class, or a name or a sentence that is too long for a CLIP of OpenAI's.
+            FileNotFoundError: The descriptions do not exist.
+        """
+        described: Sequence[Sequence[str]] = ()
+        if path := cls.uses_descriptions(cfg):
+            described = read_descriptions(path, cfg.DATASET.NAME, classnames)
+        if not is_known(cfg.MODEL.BACKBONE.NAME):
+            return  # its context may be longer
+        check_length([sentence for sentences in described for sentence in sentences])
+        check_length(fill(cfg.DATASET.TEMPLATE or template, classnames))
+        check_length(fill("{}.", classnames), cls.tokens_in_front(cfg.TRAINER[cls.node()]))
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Return what each option of the method takes, by dotted key."""
+        declared = [vars(base).get("allowed", {}) for base in reversed(cls.__mro__)]
+        known = {name: rule for each in declared for name, rule in each.items()}
+        return {
+            f"TRAINER.{cls.node()}.{name}": rule_for(default, known.get(name)) for name, default in cls.options.items()
+        }
+
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
+        """Refuse settings that cannot be used, before anything is built.
+
+        A method that overrides this adds what its options allow only together.
+
+        Raises:
+            ValueError: A value of Dassl's keys or of the method's options that is not allowed, or wandb asked for and
+                not installed.
+        """
+        check_allowed(cfg, {**cls.rules(), **dassl_keys.rules()})
+        dassl_keys.check_together(cfg)
+        check_wandb(cfg.TRAIN.get("WANDB", ""))
