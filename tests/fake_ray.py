@@ -74,11 +74,13 @@ class FakeRay(types.ModuleType):
     Attributes:
         cluster: What ``ray.nodes()`` returns.
         asked: Settings of every task.
+        is_up: Connected.
+        is_headless: The head does not answer.
     """
 
     def __init__(self, *cluster):
         super().__init__("ray")
-        self.cluster, self.asked, self.is_up = list(cluster), [], False
+        self.cluster, self.asked, self.is_up, self.is_headless = list(cluster), [], False, False
         self.places = threading.Semaphore(sum(int(each["Resources"].get("CPU", 0)) for each in cluster))
         self.exceptions = types.SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
@@ -99,6 +101,8 @@ class FakeRay(types.ModuleType):
         self.is_up = False
 
     def nodes(self):
+        if self.is_headless:
+            raise RayError("RPC error")
         return list(self.cluster)
 
     def remote(self, **settings):

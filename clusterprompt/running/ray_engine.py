@@ -121,6 +121,7 @@ class RayEngine:
         self.places = 0
         self.stopping = threading.Event()
         self.mark: IO[str] | None = None
+        self.watching: threading.Thread | None = None
 
     def start(self, todo: Sequence[Job]) -> None:
         """Refuse a second driver, connect, and ask every node; see :class:`.schedule.Engine`."""
@@ -147,7 +148,8 @@ class RayEngine:
         self._count(nodes)
         wants = {"num_cpus": self.needs.cores, "num_gpus": self.needs.gpus, "max_retries": RETRIES}
         self.task = self.ray.remote(**wants)(do)
-        threading.Thread(target=self._watch, args=(nodes,), daemon=True).start()
+        self.watching = threading.Thread(target=self._watch, args=(nodes,), daemon=True)
+        self.watching.start()
 
     def submit(self, job: Job, overwrite: bool) -> Future[str]:
         """Give a job to Ray; see :class:`.schedule.Engine`."""
@@ -159,6 +161,8 @@ class RayEngine:
     def stop(self) -> None:
         """Leave the cluster, which ends what still runs; see :class:`.schedule.Engine`."""
         self.stopping.set()
+        if self.watching:
+            self.watching.join(10)  # asked for its nodes, Ray would start again
         self.ray.shutdown()
         if self.mark:
             self.mark.close()
@@ -209,7 +213,10 @@ class RayEngine:
         """Say which nodes go and come, and count the places again."""
         known = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
         while not self.stopping.wait(WATCH):
-            nodes = self._alive()
+            try:
+                nodes = self._alive()
+            except self.ray.exceptions.RayError:
+                continue  # the head is gone: after a minute without it, Ray ends this process
             now = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
             for name in known.keys() - now.keys():
                 say(f"  node {known[name]} is lost; its runs go on elsewhere, from their checkpoints")

@@ -218,7 +218,7 @@ def test_shares(gpus, one_core, nodes, needs, places):
 
 
 def test_nodes_come_and_go(ray, monkeypatch, capsys):
-    """Catches: a node that joins and stays idle, a loss that nobody is told of."""
+    """Catches: a node that joins and stays idle, a loss that nobody is told of; a traceback while the head is away."""
     monkeypatch.setattr(ray_engine, "WATCH", 0.01)
     engine = RayEngine(jobs=3)
     engine.ray, engine.needs = ray, Needs(1, 0)
@@ -227,6 +227,9 @@ def test_nodes_come_and_go(ray, monkeypatch, capsys):
     _until(lambda: engine.places == 2)
     ray.cluster[1]["Alive"] = False
     _until(lambda: engine.places == 1)
+    ray.is_headless = True
+    time.sleep(0.05)
+    ray.is_headless = False
     ray.cluster.append(node("10.0.0.3", CPU=8.0))
     _until(lambda: engine.places == 3)
     engine.stop()
