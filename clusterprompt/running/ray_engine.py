@@ -180,12 +180,12 @@ class RayEngine:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         task = self.ray.remote(num_cpus=0, max_retries=0)(look)
-        answers = {}
+        answers = []
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answers[node["NodeManagerAddress"]] = task.options(scheduling_strategy=there).remote(self.site)
+            answers.append((node["NodeManagerAddress"], task.options(scheduling_strategy=there).remote(self.site)))
         blind = []
-        for address, answer in answers.items():
+        for address, answer in answers:
             try:
                 problem, sees_locks = self.ray.get(answer, timeout=PATIENCE)
             except self.ray.exceptions.RayError as error:
