@@ -26,13 +26,14 @@ from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
 from ..clip_patches.class_texts import read_descriptions
 from ..clip_patches.loading import autocast, load_clip, set_precision
 from ..clip_patches.stock import CLIP
+from ..clip_patches.text_source import TextSource
 from ..record import measure
 from ..record.history import Step
 from ..record.recorder import Recorder
 from .parts import ranks
 from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames
-from .parts.data import load_data, no_validation, validates
+from .parts.data import check_place, load_data, no_validation, validates
 from .parts.declaration import Declaration
 from .parts.gradients import backpropagate
 from .parts.loading import load_learner
@@ -61,6 +62,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
             parameters, for `change_gradients`.
         batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
+        text_source: Source of the class texts, once they were read; None for a method that describes no classes.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
     """
 
@@ -72,6 +74,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     guide_gradients: Mapping[str, Sequence[Tensor]]
     batch_coupled = ""
     schedule_per_step = False
+    text_source: TextSource | None = None
     clip: CLIP
 
     # ------------------------------------------------------------------ what a method defines
@@ -168,15 +171,22 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return anatomy(self.clip)
 
     def descriptions(self) -> list[list[str]] | None:
-        """Return the sentences of each class from the JSON that the config names; None if it names none.
-
-        The method's own DESCRIPTIONS go before the data set's.
-        """
-        path = self.uses_descriptions(self.cfg)
-        return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
+        """Return the sentences of each class, and log their source; None where templates are to be used."""
+        source = self.text_source = self.find_text_source(self.cfg)
+        if source is None:
+            return None
+        if source.file is None:
+            logger.info("Class texts: %s, hand-written templates instead of written descriptions", source)
+            return None
+        sentences = read_descriptions(source.file, self.cfg.DATASET.NAME, self.classnames)
+        count = sum(map(len, sentences))
+        logger.info("Class texts: %s, %d sentences for %d classes, from %s", source, count, len(sentences), source.file)
+        return sentences
 
     def build_data_loader(self) -> None:
         """Load CLIP, fit the input size to it, then build the loaders."""
+        if self.task is None:
+            check_place(self.cfg)
         measure.reset_peak_memory(self.device)
         self.precision = self.settings.PREC
         self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..record.files import atomic_path, write_text
+from ..record.files import write_text
 from ..record.protocols import Request, all_protocols
 from ..record.result import RunRecord
 from ..results import formats
+from ..results.notes import different_texts
 from ..results.tables import Table
 from ..running.budget import Method
 from ..running.plan import Job, plan
@@ -77,19 +77,17 @@ class Comparison:
     def text(
         self, table: Table, facts: Sequence[str], best: Callable[[str], str] | None = None, style: str = "simple"
     ) -> str:
-        """Write the table, sorted by HM."""
+        """Write the table, sorted by HM, and whether class texts are of several sources."""
         headers, rows = formats.compact(table, COLUMNS, facts, seeds=self.seeds, best=best, sort_by_headline=True)
-        return tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
+        text = tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
+        return "\n\n".join([text, *different_texts(table.runs)])
 
     def write(self, table: Table, facts: Sequence[str], stem: Path, note: str) -> list[Path]:
         """Write the table as CSV, JSON (with the single runs) and Markdown; return the files."""
         flat = formats.flat(table, COLUMNS, facts)
         stem.parent.mkdir(parents=True, exist_ok=True)
         files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md")]
-        with atomic_path(files[0]) as path, open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(flat[0]))
-            writer.writeheader()
-            writer.writerows(flat)
+        write_text(files[0], formats.csv_of(list(dict.fromkeys(key for line in flat for key in line)), flat))
         content = {
             "dataset": self.dataset,
             "shots": self.shots,

@@ -76,11 +76,13 @@ class Predictions:
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # names are bytes
         ):
             writer = csv.writer(file, lineterminator="\n")
+            quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other leaves "\r" bare
             writer.writerow(HEADER)
             for image, label, predicted, confidence in rows:
                 image = os.path.abspath(image)
                 image = image[len(root) :] if image.startswith(root) else image
-                writer.writerow((_as_cell(Path(image).as_posix()), label, predicted, f"{confidence:.6f}"))
+                row = (_as_cell(Path(image).as_posix()), label, predicted, f"{confidence:.6f}")
+                (quoting if "\r" in image else writer).writerow(row)
 
 
 def _as_cell(path: str) -> str:

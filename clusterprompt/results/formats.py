@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -13,6 +13,7 @@ from ..record.predictions import FORMULA
 from ..record.protocols import Protocol
 from ..record.statistics import INTERVALS
 from .facts import FACTS, Number
+from .notes import text_sources
 from .run import Method
 from .tables import Cell, Row, Table
 
@@ -186,24 +187,45 @@ FIELDS = (
     "published",
     "difference",
     "source",
+    "text_source",
 )
 
 
 def as_csv(tables: Sequence[Table], interval: str) -> str:
     """Write one line a number, unrounded."""
+    return csv_of(
+        FIELDS,
+        (
+            _csv_line(table, row, column, cell, interval)
+            for table in tables
+            for row in table.rows
+            for column, cell in row.cells.items()
+        ),
+    )
+
+
+def csv_of(fields: Sequence[str], lines: Iterable[Mapping[str, object]]) -> str:
+    """Write lines as CSV; texts that a spreadsheet would take for a formula get a quote in front.
+
+    Args:
+        fields: Columns in order.
+        lines: Values by column; missing ones stay empty.
+    """
     out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
-    for table in tables:
-        for row in table.rows:
-            for column, cell in row.cells.items():
-                writer.writerow(_csv_line(table, row, column, cell, interval))
+    for line in lines:
+        writer.writerow({name: _as_text(value) for name, value in line.items()})
     return out.getvalue()
+
+
+def _as_text(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) -> dict[str, object]:
     """Return one line of the CSV."""
-    line: dict[str, object] = row.method._asdict()
+    line: dict[str, object] = {**row.method._asdict(), "text_source": text_sources(row.runs)}
     if table.protocol.shots_are_columns:
         line["shots"] = column.split()[0]
     line.update(protocol=table.protocol.name, data=table.data, column=column, seeds=row.seeds, mean=cell.mean)
@@ -212,10 +234,7 @@ def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) ->
     if cell.published is not None:
         names = dict.fromkeys(p.source for p in row.printed if cell.published in p.values.values())
         line.update(published=cell.published, difference=cell.mean - cell.published, source="; ".join(names))
-    return {
-        name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-        for name, value in line.items()
-    }
+    return line
 
 
 # ------------------------------------------------------------------ short tables
@@ -263,6 +282,7 @@ def flat(
     """Return a row each as a flat dict, for CSV and JSON; numbers unrounded.
 
     ``base`` becomes ``base_mean`` and ``base_std``, 0 for a single seed; missing numbers are left out.
+    ``text_source`` is there where a row describes its classes.
 
     Args:
         table: Table to write.
@@ -270,9 +290,11 @@ def flat(
         facts: Names of :data:`.facts.FACTS` to write, under their names in files.
         sort_by_headline: Put the best row first.
     """
-    lines = []
+    lines, described = [], any(text_sources(row.runs) for row in table.rows)
     for row in ranked(table) if sort_by_headline else table.rows:
         line: dict[str, object] = {"trainer": row.method.trainer}
+        if described:
+            line["text_source"] = text_sources(row.runs)
         for column in columns:
             if cell := row.cells.get(column):
                 line.update({f"{column}_mean": cell.mean, f"{column}_std": cell.spread or 0.0})

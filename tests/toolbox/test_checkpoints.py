@@ -114,7 +114,7 @@ def test_truncated_file_is_named(tmp_path, part):
     torch.save({"state_dict": nn.Linear(50, 50).state_dict()}, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data)) if isinstance(part, float) else part])
-    with pytest.raises(RuntimeError, match="model.pth.tar-1.*truncated"):
+    with pytest.raises(RuntimeError, match="model.pth.tar-1.*cut short, damaged or.* Copy it again"):
         load_checkpoint(str(path))
 
 

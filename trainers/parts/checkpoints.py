@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ...clip_patches.stock import CLIP
 from ...clip_patches.weights import check_finite, load_data, state_dict_in
+from ...record.json_files import parse_json
 
 Renames = Sequence[tuple[str, str]]
 
@@ -82,7 +82,7 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
-        also ``method`` and, where they are known, ``trained_on`` and ``classes``.
+        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -110,14 +110,14 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, An
     if not notes.get("written_by", "").startswith("clusterprompt"):
         return weights, {key: notes[key] for key in ("epoch",) if key in notes}
     try:
-        lists = {key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}
-    except (ValueError, RecursionError) as error:
+        lists = {key: parse_json(notes.get(key, "null")) for key in ("trained_on", "classes")}
+    except ValueError as error:
         raise ValueError(f"{path}: its notes are damaged, trained_on or classes is no JSON ({error})") from error
     return weights, _checked({**notes, **lists})
 
 
 # What the notes of a checkpoint may be.
-_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list}
+_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list, "text_source": str}
 
 
 def _checked(notes: Mapping[str, Any]) -> dict[str, Any]:
