@@ -5,6 +5,7 @@ RayTaskError whose text is a traceback.
 """
 
 import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -96,6 +97,8 @@ class FakeRay(types.ModuleType):
         if address == "nowhere:1":
             raise ConnectionError("Failed to connect to Ray cluster at nowhere:1")
         self.is_up = True
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
 
     def shutdown(self):
         self.is_up = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import signal
 import sys
 import threading
 import uuid
@@ -169,11 +170,14 @@ class RayEngine:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+        terminate = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(self.address, logging_level="ERROR", log_to_driver=False)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             where = self.address or os.environ.get("RAY_ADDRESS") or "the usual places"
             raise ConnectionError(f"no Ray cluster at {where}: {self._line(error)}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in place, which prints a stack
 
     def _ask(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Refuse nodes that do not see what this machine sees."""

@@ -140,6 +140,14 @@ def test_a_fault_on_a_node(calls, ray, monkeypatch, capsys):
     assert "  CoOp, shapes base to new, seed 1: KeyError: 'missing'\n" in capsys.readouterr().err
 
 
+def test_terminated(calls, ray, monkeypatch, capsys):
+    """Catches: Ray's own answer to SIGTERM, with which Slurm ends a job: a stack, and another exit code."""
+    once = [signal.SIGTERM]
+    monkeypatch.setattr(LocalEngine, "call", lambda *args: once and os.kill(os.getpid(), once.pop()) or time.sleep(5))
+    assert run.main(RAY) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err and not ray.is_up
+
+
 def test_tests_wait_for_their_training(calls, ray):
     """Catches: Ray given a test before the model is there."""
     words = ["--protocol", "cross_dataset", "--trainers", "CoOp", "TAC", "--seeds", "1", "--engine", "ray"]
