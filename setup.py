@@ -101,6 +101,7 @@ setup(
         "pictures": ["matplotlib>=3.6"],
         "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
         "completion": ["argcomplete>=3.1"],
+        "cluster": ["ray>=2.49"],
         "test": TEST,
         "check": CHECK,
         "dev": [*TEST, *CHECK, "pre-commit>=3.5"],

@@ -15,7 +15,7 @@ from stand_ins import write_record, write_training
 
 from clusterprompt.commands import run, worker
 from clusterprompt.commands.options import split_pairs
-from clusterprompt.running import engine, machine
+from clusterprompt.running import engine, machine, schedule
 from clusterprompt.running.spec import RunSpec
 
 
@@ -348,7 +348,7 @@ def test_interrupt(output, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine.subprocess, "Popen", sleep)
-    monkeypatch.setattr(engine, "wait", wait)
+    monkeypatch.setattr(schedule, "wait", wait)
     assert run.main(["--protocol", "base2new", "--trainers", "CoOp", "TAC", "--jobs", "1"]) == 130
     assert len(started) == 1 and time.time() - started[0] < 20
     assert "goes on from here" in capsys.readouterr().err
