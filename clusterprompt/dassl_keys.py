@@ -10,7 +10,7 @@ from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Templ
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
-# Biases; crops, which Dassl 0.5 does not know; ProGrad's node in its authors' code.
+# Biases; crops, which Dassl 0.5 does not know; ProGrad's node and CoPrompt's keys in their authors' code.
 ADDED: dict[str, Any] = {
     "DATASET.SUBSAMPLE_CLASSES": "all",
     "DATASET.CSV": "",
@@ -25,6 +25,8 @@ ADDED: dict[str, Any] = {
     "LOSS.ALPHA": 0.0,
     "LOSS.T": 1.0,
     "LOSS.LAMBDA": 1.0,
+    "TRAINER.W": 1.0,
+    "TRAINER.DISTILL": "cosine",
 }
 # Names that real Dassl has; the stand-in says so where it lacks one.
 TRANSFORMS = (
@@ -126,6 +128,8 @@ KEYS: dict[str, Rule] = {
     "LOSS.ALPHA": Real("in ProGrad's authors' configs; has no effect", 0, 1000),
     "LOSS.T": Real("ProGrad's T in its authors' configs", 0, 1000, above=True),
     "LOSS.LAMBDA": Real("ProGrad's LAMBDA in its authors' configs", 0, 1000),
+    "TRAINER.W": Real("CoPrompt's W in its authors' configs", 0, 1e6),
+    "TRAINER.DISTILL": OneOf("CoPrompt's DISTILL in its authors' configs", ("cosine", "mse")),
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support import decode, rename
+from support import decode, node_of, rename
 
 LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
 FOLDER = Path(__file__).parent / "golden"
@@ -20,6 +20,7 @@ TRAINERS = {
     "promptsrc": "PromptSRC",
     "tac": "TAC",
     "tac_dropout": "TAC",
+    "coprompt": "CoPrompt",
 }
 
 
@@ -46,7 +47,7 @@ class Recording:
 def start(name, build, subsample="base"):
     """Build the trainer of a recording and give it the recorded start."""
     recording = Recording(name)
-    node = "TRAINER.COOP" if name == "kgcoop" else f"TRAINER.{TRAINERS[name].upper()}"
+    node = f"TRAINER.{node_of(TRAINERS[name])}"
     pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
     if name == "tac":
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
@@ -65,6 +66,8 @@ def start(name, build, subsample="base"):
         if "topk" in recording:
             trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
         trainer.learner.load_state_dict(weights)
+    if "description_features" in recording:
+        trainer.description_features = recording["description_features"]
     return trainer, recording
 
 

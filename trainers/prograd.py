@@ -12,6 +12,7 @@ from ..allowed import Real
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import Batch
 from .coop import CoOp
+from .parts.options import either
 from .parts.prompts import Context
 
 
@@ -43,15 +44,8 @@ class ProGrad(CoOp):
 
     @classmethod
     def option(cls, cfg: Any, name: str) -> float:
-        """Return T or LAMBDA: that of CoOp's node or that of ``LOSS``, whichever is not the default.
-
-        Raises:
-            ValueError: Both are given and differ.
-        """
-        own, theirs, default = cfg.TRAINER[cls.node()][name], cfg.LOSS[name], cls.options[name]
-        if default not in (own, theirs) and own != theirs:
-            raise ValueError(f"TRAINER.{cls.node()}.{name} is {own} and LOSS.{name} is {theirs}; give one of the two")
-        return theirs if own == default else own
+        """Return T or LAMBDA: that of CoOp's node or that of ``LOSS``, whichever is not the default."""
+        return either(cfg, f"TRAINER.{cls.node()}.{name}", f"LOSS.{name}", cls.options[name])
 
     def build_learner(self) -> Context:
         """Compute the frozen class texts; build the context."""

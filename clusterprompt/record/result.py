@@ -252,14 +252,15 @@ def changed_settings(old_config: dict[str, Any], cfg: Any) -> list[str]:
     if not old_config:
         return []
     now = plain_config(cfg)
-    own = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
+    own = f"TRAINER.{_node(cfg.TRAINER.NAME)}."
     local = set(LOCAL_SETTINGS)
     if cfg.DATASET.NAME == "ImageFolder":  # its root says which data they are
         local.discard("DATASET.ROOT")
     changed = []
     for key in sorted(set(keys(old_config)) & set(keys(now))):
         old, new = get(old_config, key), get(now, key)
-        counts = key.startswith(own) if key.startswith("TRAINER.") else key not in local
+        of_a_trainer = key.startswith("TRAINER.") and key.count(".") > 1
+        counts = key.startswith(own) if of_a_trainer else key not in local
         if counts and old != new:
             changed.append(f"{key} {old!r} -> {new!r}")
     return changed

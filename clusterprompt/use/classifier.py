@@ -218,10 +218,11 @@ def _config(folder: Path, record: RunRecord, device: str, precision: str, backbo
     cfg.USE_CUDA, cfg.VERBOSE = device != "cpu", False
     cfg.MODEL.INIT_WEIGHTS = ""  # superseded by the checkpoint
     cfg.MODEL.BACKBONE.NAME = backbone or cfg.MODEL.BACKBONE.NAME
-    node = cfg.TRAINER[_method(folder, record).node()]
+    method = _method(folder, record)
+    node = cfg.TRAINER[method.node()]
     node.PREC = precision or node.PREC
-    # Descriptions serve the training alone. Written for its classes, they would not do for others.
-    if not (keep_descriptions or node.get("RECLUSTER")):
+    # Descriptions mostly serve the training alone. Written for its classes, they would not do for others.
+    if not (keep_descriptions or node.get("RECLUSTER") or method.described_use):
         cfg.DATASET.DESCRIPTIONS = ""
         if "DESCRIPTIONS" in node:
             node.DESCRIPTIONS = ""
@@ -232,12 +233,14 @@ def _config(folder: Path, record: RunRecord, device: str, precision: str, backbo
 def _named_files(folder: Path, cfg: Any, record: RunRecord, own_clip: bool) -> list[str]:
     """List the files that a trainer would open because the record names them."""
     from ..clip_patches.loading import is_published
+    from ..trainers.parts.described import TEMPLATES
 
     clip = cfg.MODEL.BACKBONE.NAME
     node = cfg.TRAINER[_method(folder, record).node()]
-    descriptions = dict.fromkeys(path for path in (node.get("DESCRIPTIONS"), cfg.DATASET.DESCRIPTIONS) if path)
-    named = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
-    return [*named, *(f"class descriptions {path}" for path in descriptions)]
+    named = (node.get("DESCRIPTIONS"), cfg.DATASET.DESCRIPTIONS)
+    descriptions = dict.fromkeys(path for path in named if path and path != TEMPLATES)
+    own = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
+    return [*own, *(f"class descriptions {path}" for path in descriptions)]
 
 
 def refuse_files(folder: Path, files: Sequence[str]) -> None:

@@ -60,6 +60,8 @@ def replay(trainer, recording):
     for i, step in enumerate(recording.steps):
         trainer.epoch, trainer.batch_idx = step["epoch"], i % trainer.num_batches
         assert trainer.get_current_lr() == pytest.approx(step["lr"], rel=1e-6)
+        if "description_index" in step:
+            trainer.begin_step = lambda drawn=step["description_index"]: setattr(trainer, "described", drawn)
         if "rng" in step:
             torch.set_rng_state(step["rng"])
         batch = {

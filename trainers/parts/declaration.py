@@ -24,11 +24,15 @@ class Declaration:
             such a rule takes values of its default's kind.
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
+        described_tests: A test reads the descriptions of the classes at hand, if the method reads any.
+        described_use: So does the use of a trained model on images.
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
     allowed: Mapping[str, Rule] = SHARED
     config_node = ""
+    described_tests = True
+    described_use = False
 
     @classmethod
     def node(cls) -> str:
@@ -64,7 +68,7 @@ class Declaration:
             FileNotFoundError: The descriptions do not exist.
         """
         described: Sequence[Sequence[str]] = ()
-        if path := cls.uses_descriptions(cfg):
+        if path := cls.described_tests and cls.uses_descriptions(cfg):
             described = read_descriptions(path, cfg.DATASET.NAME, classnames)
         if not is_known(cfg.MODEL.BACKBONE.NAME):
             return  # its context may be longer
