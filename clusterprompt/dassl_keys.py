@@ -10,7 +10,8 @@ from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Templ
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
-# Biases; crops, which Dassl 0.5 does not know; ProGrad's node and CoPrompt's keys in their authors' code.
+# Biases; crops, which Dassl 0.5 does not know; ProGrad's node and CoPrompt's keys in their authors' code; the epsilon
+# of HiCroPL's Adam.
 ADDED: dict[str, Any] = {
     "DATASET.SUBSAMPLE_CLASSES": "all",
     "DATASET.CSV": "",
@@ -20,6 +21,7 @@ ADDED: dict[str, Any] = {
     "DATASET.FEWER_SHOTS": False,
     "TRAIN.WANDB": "",
     "INPUT.RRCROP_SCALE": (0.08, 1.0),
+    "OPTIM.EPS": 1e-8,
     "LOSS.GM": False,
     "LOSS.NAME": "",
     "LOSS.ALPHA": 0.0,
@@ -99,6 +101,7 @@ KEYS: dict[str, Rule] = {
     "OPTIM.RMSPROP_ALPHA": Real("decay of rmsprop's average", 0, 1, below=True),
     "OPTIM.ADAM_BETA1": BETA,
     "OPTIM.ADAM_BETA2": BETA,
+    "OPTIM.EPS": Real("epsilon of the Adam family and of rmsprop", 0, 1, above=True),
     "OPTIM.STAGED_LR": Flag("other learning rates for NEW_LAYERS than for the rest"),
     "OPTIM.NEW_LAYERS": Several("modules of the learner that keep the whole rate", Text("", False)),
     "OPTIM.WARMUP_RECOUNT": Flag("start the schedule from its beginning after the warm-up"),

@@ -21,6 +21,7 @@ TRAINERS = {
     "tac": "TAC",
     "tac_dropout": "TAC",
     "coprompt": "CoPrompt",
+    "hicropl": "HiCroPL",
 }
 
 
@@ -30,7 +31,8 @@ class Recording:
     def __init__(self, name):
         arrays = dict(np.load(FOLDER / f"{name}.npz"))
         self.info = json.loads(arrays.pop("json").tobytes())
-        self.tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        self.tensors = {key: value.float() if value.dtype == torch.half else value for key, value in tensors.items()}
         self.steps = [{**step, **self.below(f"iters/{i}/")} for i, step in enumerate(self.info["iters"])]
 
     def __getitem__(self, key):
@@ -51,12 +53,8 @@ def start(name, build, subsample="base"):
     pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
     if name == "tac":
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
-    pairs += [
-        "DATALOADER.K_TRANSFORMS",
-        recording.info["config"]["K_TRANSFORMS"],
-        "OPTIM.LR",
-        recording.info["config"]["OPTIM"]["LR"],
-    ]
+    pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"]]
+    pairs += [x for key, value in recording.info["config"]["OPTIM"].items() for x in (f"OPTIM.{key}", value)]
     trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
     assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
     weights = rename(trainer, recording.below("init_trainable/"))
@@ -68,6 +66,8 @@ def start(name, build, subsample="base"):
         trainer.learner.load_state_dict(weights)
     if "description_features" in recording:
         trainer.description_features = recording["description_features"]
+    if "fixed_embeddings_new" in recording:
+        trainer.text_anchors = recording["fixed_embeddings" if subsample == "base" else "fixed_embeddings_new"]
     return trainer, recording
 
 
@@ -80,7 +80,8 @@ def logits(trainer, images):
 
 def official_state(trainer, recording):
     """Fill the recorded names of an official checkpoint: learned entries as recorded, others with other values."""
-    learned = recording.below("final_trainable/")
+    learned = {**recording.below("init_trainable/"), **recording.below("final_trainable/")}
+    learned.update({name: learned[same] for name, same in recording.info.get("aliases", {}).items()})
     learned.update(
         {
             name.removeprefix("prompt_learner."): value

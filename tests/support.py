@@ -34,7 +34,7 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 NEEDED = {
     "TAC": ["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True],
     "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2, "DATASET.DESCRIPTIONS", "templates"],
-    "HiCroPL": ["DATASET.DESCRIPTIONS", "templates"],
+    "HiCroPL": ["DATASET.DESCRIPTIONS", "templates", "TRAINER.HICROPL.CROSS_LAYER", 1],
 }
 
 

@@ -88,8 +88,12 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return self.logits(self.image_features(images), self.class_features())
 
     def build_optimizer(self) -> Optimizer:
-        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says."""
-        return build_optimizer(self.learner, self.cfg.OPTIM)
+        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says, with Adam's epsilon EPS."""
+        optimizer = build_optimizer(self.learner, self.cfg.OPTIM)
+        for group in optimizer.param_groups:
+            if "eps" in group:  # of the Adam family; Dassl's does not take it
+                group["eps"] = self.cfg.OPTIM.EPS
+        return optimizer
 
     def build_schedule(self) -> LRScheduler:
         """Return the schedule of the learning rate. Default: Dassl's, as ``cfg.OPTIM`` says."""
@@ -208,7 +212,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         logger.info(
             "%s learns %s parameters on a frozen %s, precision %s, on %s",
             type(self).__name__,
-            f"{sum(p.numel() for p in self.learner.parameters()):,}",
+            f"{sum(p.numel() for p in self.learner.parameters() if p.requires_grad):,}",
             self.cfg.MODEL.BACKBONE.NAME,
             self.precision,
             measure.device_name(self.device),

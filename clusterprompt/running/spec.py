@@ -241,7 +241,9 @@ class RunSpec:
         return {
             key: value
             for key, value in depths.items()
-            if key.split(".")[-1].startswith("PROMPT_DEPTH") and value > layers and key not in self.pairs
+            if key.split(".")[-1].startswith(("PROMPT_DEPTH", "CROSS_LAYER"))
+            and value >= layers + key.split(".")[-1].startswith("PROMPT_DEPTH")
+            and key not in self.pairs
         }
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:
