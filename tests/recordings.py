@@ -1,8 +1,11 @@
 """The recordings of the official implementations (tests/golden/README.md), and trainers in their state."""
 
+import functools
 import json
+import tempfile
 from pathlib import Path
 
+import golden_clip
 import numpy as np
 import torch
 from support import decode, node_of, rename
@@ -22,6 +25,7 @@ TRAINERS = {
     "tac_dropout": "TAC",
     "coprompt": "CoPrompt",
     "hicropl": "HiCroPL",
+    "promptkd": "PromptKD",
 }
 
 
@@ -55,9 +59,11 @@ def start(name, build, subsample="base"):
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
     pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"]]
     pairs += [x for key, value in recording.info["config"]["OPTIM"].items() for x in (f"OPTIM.{key}", value)]
+    if name == "promptkd":
+        pairs += [x for key, value in teacher_files().items() for x in (f"{node}.{key}", value)]
     trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
     assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
-    weights = rename(trainer, recording.below("init_trainable/"))
+    weights = rename(trainer, {**recording.below("init_trainable/"), **recording.below("init_buffers/")})
     if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
         weights["centers"] = recording["topk"]
     if weights and subsample == "base":
@@ -71,6 +77,15 @@ def start(name, build, subsample="base"):
     return trainer, recording
 
 
+@functools.cache
+def teacher_files():
+    """Write the teacher of PromptKD's recording: its CLIP, and its prompts in the official layout."""
+    recording, folder = Recording("promptkd"), Path(tempfile.mkdtemp())
+    torch.save(golden_clip.state_dict(seed=3, vision=256, text=192, joint=192), folder / "clip.pt")
+    torch.save({"state_dict": recording.below("teacher_prompts/")}, folder / "prompts.pth.tar")
+    return {"TEACHER_NAME": str(folder / "clip.pt"), "TEACHER_MODEL": str(folder / "prompts.pth.tar")}
+
+
 def logits(trainer, images):
     """Logits in evaluation mode."""
     trainer.set_model_mode("eval")
@@ -81,6 +96,7 @@ def logits(trainer, images):
 def official_state(trainer, recording):
     """Fill the recorded names of an official checkpoint: learned entries as recorded, others with other values."""
     learned = {**recording.below("init_trainable/"), **recording.below("final_trainable/")}
+    learned.update(recording.below("final_buffers/"))
     learned.update({name: learned[same] for name, same in recording.info.get("aliases", {}).items()})
     learned.update(
         {

@@ -19,7 +19,6 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchvision.transforms import RandomResizedCrop
 
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
@@ -178,9 +177,6 @@ class PromptTrainer(Declaration, ResumableTrainer):
                 setattr(self, name, getattr(self.dm, name))
             self.num_source_domains = self.dm.num_source_domains
             self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
-            for step in getattr(self.dm.train_loader_x.dataset.transform, "transforms", ()):
-                if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
-                    step.scale = tuple(self.cfg.INPUT.RRCROP_SCALE)
         else:
             self.dm = SimpleNamespace(dataset=self.task)
             self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None

@@ -43,6 +43,7 @@ class RunRecord:
         trained_on: Data set, subsample, shots and seed of the run that trained the model; None for zero-shot, and for
             an official checkpoint, which does not say.
         drawn: The data set was drawn by this program, for trying things out; None in records of older versions.
+        transductive: The method saw unlabelled images of all classes in training, those tested as new ones included.
         precision: ``PREC`` of the run.
         macro_f1: Macro F1 over the classes that have images.
         n_test: Number of images tested.
@@ -76,6 +77,7 @@ class RunRecord:
     accuracy: float | None = None
     trained_on: dict | None = None
     drawn: bool | None = None
+    transductive: bool = False
     precision: str = ""
     macro_f1: float | None = None
     n_test: int | None = None
@@ -171,6 +173,7 @@ class RunRecord:
             trained_on=recorder.trained_on,
             drawn=getattr(trainer.dm.dataset, "drawn", False),
             backbone=cfg.MODEL.BACKBONE.NAME,
+            transductive=trainer.transductive,
             precision=trainer.precision,
             accuracy=scores.get("accuracy"),
             macro_f1=scores.get("macro_f1"),

@@ -240,7 +240,8 @@ def _named_files(folder: Path, cfg: Any, record: RunRecord, own_clip: bool) -> l
     named = (node.get("DESCRIPTIONS"), cfg.DATASET.DESCRIPTIONS)
     descriptions = dict.fromkeys(path for path in named if path and path != TEMPLATES)
     own = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
-    return [*own, *(f"class descriptions {path}" for path in descriptions)]
+    further = _method(folder, record).further_files(cfg)
+    return [*own, *(f"class descriptions {path}" for path in descriptions), *further]
 
 
 def refuse_files(folder: Path, files: Sequence[str]) -> None:

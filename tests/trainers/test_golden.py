@@ -83,7 +83,9 @@ def replay(trainer, recording):
             trainer.end_epoch()
     final = recording.below("final_trainable/")
     if final:
-        close(dict(trainer.learner.named_parameters()), rename(trainer, final), WEIGHTS)
+        final.update({name: value.float() for name, value in recording.below("final_buffers/").items()})
+        ours = {name: value.float() for name, value in trainer.learner.state_dict().items()}
+        close(ours, rename(trainer, final), WEIGHTS)
 
 
 @pytest.mark.parametrize("name", [n for n in TRAINERS if n not in ("zeroshotclip", "tac_dropout")])

@@ -26,6 +26,8 @@ class Declaration:
             capitals.
         described_tests: A test reads the descriptions of the classes at hand, if the method reads any.
         described_use: So does the use of a trained model on images.
+        transductive: The method is trained on unlabelled images of classes that it is tested on as new ones, so its
+            numbers do not compare with those of other methods; records and tables say so.
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
@@ -33,6 +35,7 @@ class Declaration:
     config_node = ""
     described_tests = True
     described_use = False
+    transductive = False
 
     @classmethod
     def node(cls) -> str:
@@ -45,6 +48,11 @@ class Declaration:
         if "DESCRIPTIONS" not in cls.options:
             return ""
         return cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
+
+    @classmethod
+    def further_files(cls, cfg: Any) -> list[str]:
+        """Name the files that the method opens beside the backbone and descriptions, such as "teacher /data/vit.pt"."""
+        return []
 
     @classmethod
     def tokens_in_front(cls, settings: Any) -> int:
