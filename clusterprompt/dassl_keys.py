@@ -163,3 +163,21 @@ def check_together(cfg: Any) -> None:
             f"OPTIM.SGD_NESTEROV True needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0, not {s.MOMENTUM} and "
             f"{s.SGD_DAMPNING}"
         )
+
+
+def either(cfg: Any, own: str, other: str, default: Any) -> Any:
+    """Return an option that may be given in two places: the value that is not the default.
+
+    Args:
+        cfg: The config.
+        own: Its key in the method's node.
+        other: Its key in the authors' configs.
+        default: Of both.
+
+    Raises:
+        ValueError: Both are given and differ.
+    """
+    ours, theirs = get(cfg, own), get(cfg, other)
+    if default not in (ours, theirs) and ours != theirs:
+        raise ValueError(f"{own} is {ours} and {other} is {theirs}; give one of the two")
+    return theirs if ours == default else ours

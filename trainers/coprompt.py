@@ -18,7 +18,6 @@ from ..clip_patches.stock import CLIP
 from .base import Batch, unit
 from .maple import CoupledPrompts, MaPLe
 from .parts.described import Described
-from .parts.options import either
 
 IMAGE_SHARE, TEXT_SHARE = 0.1, 0.2  # of the adapter's output in the features, constants of the authors' code
 REDUCTION = 4  # of the adapters' hidden width
@@ -59,9 +58,9 @@ class AdaptedPrompts(CoupledPrompts):
 class CoPrompt(Described, MaPLe):
     """MaPLe with feature adapters, consistent with frozen CLIP on another view and on a description of each class.
 
-    ``CE + W [(1 - mean cos(t, e)) + (1 - mean cos(v, v0))]``, section 3.2 of the paper: t, v are the adapted features of
-    the class sentences and of the first view of the images; v0 are frozen features of the second view; e those of one
-    description a class, the same index for all, drawn in each step. Evaluation reads no descriptions.
+    ``CE + W [(1 - mean cos(t, e)) + (1 - mean cos(v, v0))]``: t, v are the adapted features of the class sentences and
+    of the first view of the images; v0 are frozen features of the second view; e those of one description a class, the
+    same index for all, drawn in each step. Evaluation reads no descriptions.
 
     The authors' table of N_CTX, PROMPT_DEPTH and W by data set beats even their command line; here it is
     ``configs/trainers/CoPrompt/datasets.yaml``, and the command line comes last. W and DISTILL are taken from
@@ -69,6 +68,7 @@ class CoPrompt(Described, MaPLe):
     """
 
     config_node = "CoPrompt"
+    official_keys = {"W": "TRAINER.W", "DISTILL": "TRAINER.DISTILL"}
     options = {
         "N_CTX": 2,
         "CTX_INIT": "a photo of a",
@@ -87,20 +87,13 @@ class CoPrompt(Described, MaPLe):
 
     @classmethod
     def check_cfg(cls, cfg: Any) -> None:
-        """Refuse loaders without a second view, and two values for one option."""
+        """Refuse loaders without a second view."""
         super().check_cfg(cfg)
         if cfg.DATALOADER.K_TRANSFORMS != 2:
             raise ValueError(
                 f"CoPrompt compares two views of each image: DATALOADER.K_TRANSFORMS is {cfg.DATALOADER.K_TRANSFORMS}; "
                 "set it to 2"
             )
-        for name in ("W", "DISTILL"):
-            cls.option(cfg, name)
-
-    @classmethod
-    def option(cls, cfg: Any, name: str) -> Any:
-        """Return W or DISTILL: that of the node or that beside it, whichever is not the default."""
-        return either(cfg, f"TRAINER.{cls.node()}.{name}", f"TRAINER.{name}", cls.options[name])
 
     def build_learner(self) -> AdaptedPrompts:
         """Write the class sentences; start the prompts of layer 1 from the words that they replace."""

@@ -192,7 +192,7 @@ class HiCroPL(Described, IVLP):
         "CROSS_LAYER": Whole("last layer that flows from text to vision; -1: half of PROMPT_DEPTH", 1, LAYERS, (-1,)),
         "TEACHER_NAME": Text("CLIP of the frozen features, a name or a file; empty: the backbone"),
         "LAMBD": Real("weight of the distances to frozen features", 0, 1e6),
-        "OFFICIAL": Flag("write the prompts back in evaluation, too: every batch changes the model, as in the authors'"),
+        "OFFICIAL": Flag("write the prompts back in evaluation, too: each batch changes the model, as the authors'"),
     }
     described_use = True
     official_names = (

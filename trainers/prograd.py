@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +10,6 @@ from ..allowed import Real
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import Batch
 from .coop import CoOp
-from .parts.options import either
 from .parts.prompts import Context
 
 
@@ -29,23 +26,12 @@ class ProGrad(CoOp):
     """
 
     config_node = "COOP"
+    official_keys = {"T": "LOSS.T", "LAMBDA": "LOSS.LAMBDA"}
     options = {**CoOp.options, "T": 1.0, "LAMBDA": 1.0}
     allowed = {
         "T": Real("temperature of the divergence", 0, 1000, above=True),
         "LAMBDA": Real("share of the gradient against the divergence that is taken away", 0, 1000),
     }
-
-    @classmethod
-    def check_cfg(cls, cfg: Any) -> None:
-        """Refuse two values for one option."""
-        super().check_cfg(cfg)
-        for name in ("T", "LAMBDA"):
-            cls.option(cfg, name)
-
-    @classmethod
-    def option(cls, cfg: Any, name: str) -> float:
-        """Return T or LAMBDA: that of CoOp's node or that of ``LOSS``, whichever is not the default."""
-        return either(cfg, f"TRAINER.{cls.node()}.{name}", f"LOSS.{name}", cls.options[name])
 
     def build_learner(self) -> Context:
         """Compute the frozen class texts; build the context."""

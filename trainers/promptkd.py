@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from dassl.metrics import compute_accuracy
 from torch import Tensor, nn
@@ -54,12 +53,12 @@ class PromptKD(PromptTrainer):
 
     Trained on all training images of all classes, base and new, whatever NUM_SHOTS and SUBSAMPLE_CLASSES say; these
     choose what is tested. So its numbers do not compare with those of inductive methods: it has seen unlabelled images
-    of the new classes, more than the shots, and a larger teacher. In the log of the training, acc is the share of images
-    on which student and teacher agree.
+    of the new classes, more than the shots, and a larger teacher. In the log of the training, acc is the share of
+    images on which student and teacher agree.
 
     The authors choose the epoch by the base classes' test images; here the last one counts, or with TEST.FINAL_MODEL
     best_val the best on validation images. OFFICIAL True validates on the test images as they do. Their cross-dataset
-    mode distils on each target's own images: here, on all classes (few-shot) of the target, with ImageNet's teacher.
+    mode distils on each target's own images: here that is few-shot on the target, with ImageNet's teacher.
     """
 
     options = {

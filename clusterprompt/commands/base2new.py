@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
     ]
     deep = specs[0].deep_prompts()
     if deep:
-        changes = ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items())
+        changes = ", ".join(f"{key} {value} -> -1" for key, value in deep.items())
         print(f"The embedded CLIP has fewer layers than the yaml prompts: {changes}")
     try:
         base, new = run_chain(specs, resume=args.resume, overwrite=args.overwrite)

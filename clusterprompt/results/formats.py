@@ -67,7 +67,7 @@ def grid(table: Table, mark: Callable[[str], str] = str, published: bool = True)
             text = "-" if cell is None else f"{cell.mean:.2f}"
             text += "" if cell is None or cell.spread is None else f" ± {cell.spread:.2f}"
             cells.append(mark(text) if cell and top.get(column) == f"{cell.mean:.2f}" else text)
-        lines.append([row.method.trainer, *known, row.seeds, *cells])
+        lines.append([row.trainer, *known, row.seeds, *cells])
         if published and row.printed:
             lines += _published_lines(table, row, len(known))
     return ["method", *labels, "seeds", *(header(table, column) for column in table.columns)], lines
@@ -203,7 +203,7 @@ def as_csv(tables: Sequence[Table], interval: str) -> str:
 
 def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) -> dict[str, object]:
     """Return one line of the CSV."""
-    line: dict[str, object] = row.method._asdict()
+    line: dict[str, object] = {**row.method._asdict(), "trainer": row.trainer}
     if table.protocol.shots_are_columns:
         line["shots"] = column.split()[0]
     line.update(protocol=table.protocol.name, data=table.data, column=column, seeds=row.seeds, mean=cell.mean)
@@ -272,7 +272,7 @@ def flat(
     """
     lines = []
     for row in ranked(table) if sort_by_headline else table.rows:
-        line: dict[str, object] = {"trainer": row.method.trainer}
+        line: dict[str, object] = {"trainer": row.trainer}
         for column in columns:
             if cell := row.cells.get(column):
                 line.update({f"{column}_mean": cell.mean, f"{column}_std": cell.spread or 0.0})

@@ -24,6 +24,7 @@ class Declaration:
             such a rule takes values of its default's kind.
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
+        official_keys: Keys outside of that node by which the authors' configs give options of it; see :meth:`option`.
         described_tests: A test reads the descriptions of the classes at hand, if the method reads any.
         described_use: So does the use of a trained model on images.
         transductive: The method is trained on unlabelled images of classes that it is tested on as new ones, so its
@@ -33,6 +34,7 @@ class Declaration:
     options: Mapping[str, object] = {"PREC": "fp32"}
     allowed: Mapping[str, Rule] = SHARED
     config_node = ""
+    official_keys: Mapping[str, str] = {}
     described_tests = True
     described_use = False
     transductive = False
@@ -41,6 +43,16 @@ class Declaration:
     def node(cls) -> str:
         """Return the name of the method's node below ``cfg.TRAINER``."""
         return cls.config_node or cls.__name__.upper()
+
+    @classmethod
+    def option(cls, cfg: Any, name: str) -> Any:
+        """Return an option of ``official_keys``: that of the node or that of the authors' key, if not the default.
+
+        Raises:
+            ValueError: Both are given and differ.
+        """
+        own = f"TRAINER.{cls.node()}.{name}"
+        return dassl_keys.either(cfg, own, cls.official_keys[name], cls.options[name])
 
     @classmethod
     def uses_descriptions(cls, cfg: Any) -> str:
@@ -105,4 +117,6 @@ class Declaration:
         """
         check_allowed(cfg, {**cls.rules(), **dassl_keys.rules()})
         dassl_keys.check_together(cfg)
+        for name in cls.official_keys:
+            cls.option(cfg, name)
         check_wandb(cfg.TRAIN.get("WANDB", ""))

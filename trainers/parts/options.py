@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...allowed import Flag, OneOf, Real, Rule, Text, Whole, Words
 from ...clip_patches.loading import PRECISIONS
-from ...config import get
 
 LONGEST = 75  # tokens between SOS and EOT
 LAYERS = 1000
@@ -26,21 +23,3 @@ SHARED: dict[str, Rule] = {
     "IMAGE_LOSS_WEIGHT": Real("weight of the image term", 0, 1e6),
     "DESCRIPTIONS": Text("JSON of class descriptions, or a folder of them; empty: templates"),
 }
-
-
-def either(cfg: Any, own: str, other: str, default: Any) -> Any:
-    """Return an option that may be given in two places: the value that is not the default.
-
-    Args:
-        cfg: The config.
-        own: Its key in the method's node.
-        other: Its key in the authors' configs.
-        default: Of both.
-
-    Raises:
-        ValueError: Both are given and differ.
-    """
-    ours, theirs = get(cfg, own), get(cfg, other)
-    if default not in (ours, theirs) and ours != theirs:
-        raise ValueError(f"{own} is {ours} and {other} is {theirs}; give one of the two")
-    return theirs if ours == default else ours
