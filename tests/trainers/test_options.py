@@ -4,6 +4,7 @@ import math
 
 import pytest
 from dassl.config import get_cfg_default
+from support import NEEDED
 from dassl.engine import TRAINER_REGISTRY
 
 import clusterprompt
@@ -31,7 +32,8 @@ def config_of(cls):
     """The defaults, with a backbone."""
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
-    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = cls.__name__, "tiny", True
+    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME = cls.__name__, "tiny"
+    cfg.merge_from_list(NEEDED.get(cls.__name__, []))
     return cfg
 
 
