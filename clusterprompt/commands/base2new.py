@@ -102,8 +102,10 @@ def print_table(args: argparse.Namespace, base: float | None, new: float | None,
     from tabulate import tabulate
 
     from ..record.names import dataset_label
+    from ..running.budget import known_trainers
 
-    row = [args.trainer, dataset_label(args.dataset), args.seed, base, new, hm]
+    marked = getattr(known_trainers().get(args.trainer), "transductive", False)
+    row = [args.trainer + " (transductive)" * marked, dataset_label(args.dataset), args.seed, base, new, hm]
     headers = ["trainer", "dataset", "seed", "base", "new", "HM"]
     print(tabulate([row], headers=headers, floatfmt=".2f", missingval="-"))
 
