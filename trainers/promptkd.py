@@ -92,6 +92,7 @@ class PromptKD(PromptTrainer):
         "OFFICIAL": Flag("choose the epoch by the test images of the classes at hand, as the authors do"),
     }
     transductive = True
+    batch_coupled = "the projector's batch norm takes the statistics of the whole batch"
     checkpoint_folder = "VLPromptLearner"
     official_names = (
         (r"image_encoder\.VPT", "deep_vision.0"),

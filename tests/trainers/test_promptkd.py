@@ -141,9 +141,13 @@ def test_what_cannot_be(build, tmp_path):
     trainer = build("PromptKD")
     with pytest.raises(ValueError, match="BATCH_SIZE is 1; take 2 or more"):
         type(trainer).check_cfg(changed(trainer.cfg, "DATALOADER.TRAIN_X.BATCH_SIZE", 1))
+    with pytest.raises(ValueError, match=r"in parts \(TRAIN.MICRO_BATCH\): the projector's batch norm takes"):
+        build("PromptKD", "TRAIN.MICRO_BATCH", 4).before_train()
     torch.save({**golden_clip.state_dict(), "visual.positional_embedding": torch.zeros(5, 192)}, tmp_path / "small.pt")
     with pytest.raises(ValueError, match="takes images of 32 pixels and the backbone .* of 64"):
         build("PromptKD", f"{KEY}.TEACHER_NAME", str(tmp_path / "small.pt"))
     narrow = ("PromptKD", f"{KEY}.TEACHER_MODEL", teacher_files()["TEACHER_MODEL"])
-    with pytest.raises(ValueError, match=r"ctx is \(4, 192\)|is \(4, 192\) in the file and \(4, 128\) here|does not fit"):
+    with pytest.raises(
+        ValueError, match=r"ctx is \(4, 192\)|is \(4, 192\) in the file and \(4, 128\) here|does not fit"
+    ):
         build(*narrow)
