@@ -17,7 +17,7 @@ EMBEDDED = (
 )
 TRANSDUCTIVE = (
     "{methods}: transductive, trained on all training images of all classes without labels, those of the new classes "
-    "included, whatever the shots, with another model as teacher; its numbers do not compare with those of other methods."
+    "included, whatever the shots, with another model as teacher; its numbers compare with those of no other method."
 )
 UNEVEN = "uneven"  # the seeds of a row whose columns are of different seeds
 # They differ between the runs of a row as a matter of course.

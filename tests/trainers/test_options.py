@@ -4,8 +4,8 @@ import math
 
 import pytest
 from dassl.config import get_cfg_default
-from support import NEEDED
 from dassl.engine import TRAINER_REGISTRY
+from support import NEEDED
 
 import clusterprompt
 from clusterprompt import allowed, config, dassl_keys

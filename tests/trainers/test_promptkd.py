@@ -14,7 +14,7 @@ KEY = "TRAINER.PROMPTKD"
 
 
 def test_teacher_of_the_recording(build):
-    """Catches: a teacher without its prompts, or with the student's widths, texts of half of the classes in training."""
+    """Catches: a teacher without its prompts, or with the student's widths, texts of half of the classes."""
     trainer, recording = start("promptkd", build)
     torch.testing.assert_close(trainer.all_texts, recording["teacher_text_features"], rtol=0, atol=1e-5)
     logits = trainer.teacher.logits(decode(recording["eval_base_img_u8"]), trainer.all_texts)

@@ -17,7 +17,7 @@ from ...clip_patches.anatomy import anatomy, logit_scale
 from ...clip_patches.class_texts import class_anchors, fill
 from ...clip_patches.loading import is_published, load_clip, set_precision
 from ...clip_patches.stock import CLIP
-from .checkpoints import Renames, checkpoint_path, check_usable, learner_weights, new_name, read_with_notes
+from .checkpoints import Renames, check_usable, checkpoint_path, learner_weights, new_name, read_with_notes
 from .origin import origin_of
 from .prompts import DeepPrompts, prompted_sentences
 
