@@ -17,7 +17,7 @@ from ..clip_patches.class_texts import sentence_features
 from ..clip_patches.stock import CLIP
 from .base import Batch, unit
 from .maple import CoupledPrompts, MaPLe
-from .parts.described import Described
+from .parts.described import Described, sentences_of
 
 IMAGE_SHARE, TEXT_SHARE = 0.1, 0.2  # of the adapter's output in the features, constants of the authors' code
 REDUCTION = 4  # of the adapters' hidden width
@@ -107,7 +107,7 @@ class CoPrompt(Described, MaPLe):
         Raises:
             ValueError: There are none, or not as many of each class.
         """
-        sentences = self.descriptions()
+        sentences = sentences_of(self)
         counts = [len(group) for group in sentences]
         if min(counts) < max(counts):
             most, least = (self.classnames[counts.index(count)] for count in (max(counts), min(counts)))

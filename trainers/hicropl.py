@@ -17,7 +17,7 @@ from ..clip_patches.loading import set_precision
 from ..clip_patches.stock import CLIP
 from .base import Batch, unit
 from .ivlp import IVLP
-from .parts.described import Described
+from .parts.described import Described, sentences_of
 from .parts.options import LAYERS
 from .parts.prompts import check_depth
 from .parts.teacher import load_teacher
@@ -218,7 +218,7 @@ class HiCroPL(Described, IVLP):
                 f"the features of the teacher {s.TEACHER_NAME} are {width} wide and those of the backbone {own}, but "
                 f"HiCroPL adds them; name another TRAINER.{self.node()}.TEACHER_NAME"
             )
-        sentences = sentence_features(self.teacher, self.descriptions())
+        sentences = sentence_features(self.teacher, sentences_of(self))
         self.text_anchors = unit(torch.stack([unit(group).mean(dim=0) for group in sentences]))
         if self.teacher is not self.clip:
             set_precision(self.teacher, self.precision)
