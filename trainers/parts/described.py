@@ -38,8 +38,8 @@ class Described(Declaration):
         if source is None or source.file is not None or asked or drawn:
             return source
         raise ValueError(
-            f"{cls.__name__} needs descriptions of the classes of {data}: TRAINER.{cls.node()}.DESCRIPTIONS names none, nor "
-            f"DATASET.DESCRIPTIONS does, and none lie in the data root; {WAY_OUT}"
+            f"{cls.__name__} needs descriptions of the classes of {data}: TRAINER.{cls.node()}.DESCRIPTIONS and "
+            f"DATASET.DESCRIPTIONS name none, and none lie in the data root; {WAY_OUT}"
         )
 
 
