@@ -162,7 +162,7 @@ class PromptKD(PromptTrainer):
                     f"CLIP and name its folder: TRAINER.{self.node()}.TEACHER_MODEL <folder>; or say {ZERO_SHOT} for a "
                     "teacher without learned prompts, which is not the published method"
                 )
-            clip, prompts = read_prompts(clip, path, IVLP.checkpoint_folder, IVLP.official_names)
+            clip, prompts = read_prompts(clip, path, IVLP.checkpoint_folder, IVLP.official_names, s.CTX_INIT)
         self.teacher = Teacher(clip, self.template, s.CTX_INIT, prompts)
         self.class_texts = self.teacher.text_features(self.classnames)
         self.all_texts = self.class_texts

@@ -8,7 +8,9 @@ import torch
 from recordings import LOGITS, Recording, start, teacher_files
 from support import decode, write_data
 
+from clusterprompt.clip_patches.anatomy import tokenize
 from clusterprompt.record.result import RunRecord
+from clusterprompt.trainers.base import unit
 
 KEY = "TRAINER.PROMPTKD"
 
@@ -47,6 +49,26 @@ def test_whole_model_goes_before_the_clip_file(build, tmp_path):
     torch.save({"state_dict": state}, tmp_path / "larger.pth.tar")
     with pytest.raises(ValueError, match="is of another CLIP than the teacher's: visual.positional_embedding differ"):
         build("PromptKD", *names, str(tmp_path / "larger.pth.tar"))
+
+
+def test_fewer_prompts_in_layer_1(build, tmp_path):
+    """Catches: an official teacher of 2 and 4 tokens refused, or words that are shifted where they are overwritten."""
+    state = Recording("promptkd").below("teacher_prompts/")
+    state["prompt_learner.ctx"] = state["prompt_learner.ctx"][:2]
+    torch.save({"state_dict": state}, tmp_path / "two.pth.tar")
+    names = f"{KEY}.TEACHER_NAME", teacher_files()["TEACHER_NAME"]
+    trainer = build("PromptKD", *names, f"{KEY}.TEACHER_MODEL", str(tmp_path / "two.pth.tar"))
+    clip = trainer.teacher.clip
+    tokens = tokenize(clip, [f"a photo of a {name.replace('_', ' ')}." for name in trainer.classnames])
+    x = clip.token_embedding(tokens)
+    x[:, 1:3] = state["prompt_learner.ctx"]
+    x = x + clip.positional_embedding
+    for layer, block in enumerate(clip.transformer.resblocks):
+        if layer:
+            x[:, 1:5] = state[f"text_encoder.transformer.resblocks.{layer}.VPT_shallow"]
+        x = block(x.transpose(0, 1)).transpose(0, 1)
+    rows = clip.ln_final(x)[torch.arange(len(x)), tokens.argmax(dim=1)]
+    torch.testing.assert_close(trainer.class_texts, unit(rows @ clip.text_projection), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from ...clip_patches.loading import is_published, load_clip, set_precision
 from ...clip_patches.stock import CLIP
 from .checkpoints import Renames, check_usable, checkpoint_path, learner_weights, new_name, read_with_notes
 from .origin import origin_of
-from .prompts import DeepPrompts, prompted_sentences
+from .prompts import DeepPrompts, context_from_words, context_words, prompted_sentences
 
 if TYPE_CHECKING:
     from ..base import PromptTrainer
@@ -87,7 +87,9 @@ class Teacher:
             return logit_scale(self.clip) * F.normalize(features, dim=-1) @ text_features.T
 
 
-def read_prompts(clip: CLIP, path: str | Path, folder: str, renames: Renames) -> tuple[CLIP, DeepPrompts]:
+def read_prompts(
+    clip: CLIP, path: str | Path, folder: str, renames: Renames, ctx_init: str = ""
+) -> tuple[CLIP, DeepPrompts]:
     """Read a teacher's deep prompts.
 
     Args:
@@ -95,6 +97,8 @@ def read_prompts(clip: CLIP, path: str | Path, folder: str, renames: Renames) ->
         path: Checkpoint file, or output folder of a run.
         folder: Name of the model folder below it.
         renames: (pattern, replacement) pairs from official names to those of :class:`DeepPrompts`.
+        ctx_init: Words that the prompts replaced. Where layer 1 has fewer text prompts than the others, as the authors'
+            code allows, the next of these words stand in it for the missing ones.
 
     Returns:
         The CLIP, and its prompts. An official checkpoint holds the whole model; where that is another CLIP, it is a
@@ -114,11 +118,15 @@ def read_prompts(clip: CLIP, path: str | Path, folder: str, renames: Renames) ->
     check_usable({name: value for name, value in named.items() if re.match("ctx$|deep_", name)}, file)
     if "ctx" not in named:
         raise ValueError(f"{file} holds no prompts of PromptSRC or IVLP (no 'ctx'); name a run of PromptSRC")
+    missing = len(named.get("deep_text.0", named["ctx"])) - len(named["ctx"])
+    if missing > 0:
+        words = context_from_words(clip, context_words(ctx_init), len(named["deep_text.0"]))
+        named["ctx"] = torch.cat([named["ctx"].to(words), words[-missing:]])
     depths = {tower: sum(name.startswith(f"deep_{tower}.") for name in named) for tower in ("text", "vision")}
     n_vision = len(named["deep_vision.0"]) if depths["vision"] else 1
     prompts = DeepPrompts(clip, named["ctx"], n_vision, depths["text"] + 1, depths["vision"])
     ignored = (r"prompt_learner\.ZS_image_encoder\..+",)
-    prompts.load_state_dict(learner_weights(weights, prompts, clip, renames, ignored, str(file)))
+    prompts.load_state_dict(learner_weights(named, prompts, clip, (), ignored, str(file)))
     return _stored_clip(clip, weights, str(file)), prompts.requires_grad_(False).to(clip.logit_scale.device)
 
 
