@@ -19,7 +19,6 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchvision.transforms import RandomResizedCrop
 
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
@@ -99,8 +98,12 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return self.logits(self.image_features(images), self.class_features())
 
     def build_optimizer(self) -> Optimizer:
-        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says."""
-        return build_optimizer(self.learner, self.cfg.OPTIM)
+        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says, with Adam's epsilon EPS."""
+        optimizer = build_optimizer(self.learner, self.cfg.OPTIM)
+        for group in optimizer.param_groups:
+            if "eps" in group:  # of the Adam family; Dassl's does not take it
+                group["eps"] = self.cfg.OPTIM.EPS
+        return optimizer
 
     def build_schedule(self) -> LRScheduler:
         """Return the schedule of the learning rate. Default: Dassl's, as ``cfg.OPTIM`` says."""
@@ -204,9 +207,6 @@ class PromptTrainer(Declaration, ResumableTrainer):
                 setattr(self, name, getattr(self.dm, name))
             self.num_source_domains = self.dm.num_source_domains
             self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
-            for step in getattr(self.dm.train_loader_x.dataset.transform, "transforms", ()):
-                if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
-                    step.scale = tuple(self.cfg.INPUT.RRCROP_SCALE)
         else:
             self.dm = SimpleNamespace(dataset=self.task)
             self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
@@ -238,7 +238,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         logger.info(
             "%s learns %s parameters on a frozen %s, precision %s, on %s",
             type(self).__name__,
-            f"{sum(p.numel() for p in self.learner.parameters()):,}",
+            f"{sum(p.numel() for p in self.learner.parameters() if p.requires_grad):,}",
             self.cfg.MODEL.BACKBONE.NAME,
             self.precision,
             measure.device_name(self.device),

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
     ]
     deep = specs[0].deep_prompts()
     if deep:
-        changes = ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items())
+        changes = ", ".join(f"{key} {value} -> -1" for key, value in deep.items())
         print(f"The embedded CLIP has fewer layers than the yaml prompts: {changes}")
     try:
         base, new = run_chain(specs, resume=args.resume, overwrite=args.overwrite)
@@ -104,8 +104,10 @@ def print_table(args: argparse.Namespace, base: float | None, new: float | None,
     from tabulate import tabulate
 
     from ..record.names import dataset_label
+    from ..running.budget import known_trainers
 
-    row = [args.trainer, dataset_label(args.dataset), args.seed, base, new, hm]
+    marked = getattr(known_trainers().get(args.trainer), "transductive", False)
+    row = [args.trainer + " (transductive)" * marked, dataset_label(args.dataset), args.seed, base, new, hm]
     headers = ["trainer", "dataset", "seed", "base", "new", "HM"]
     print(tabulate([row], headers=headers, floatfmt=".2f", missingval="-"))
 

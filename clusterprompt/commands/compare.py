@@ -50,6 +50,7 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     """Run what is missing, print and write the table; return the exit code."""
     from ..record.names import dataset_label
     from ..record.protocols import SHOTS
+    from ..results.notes import transductive_notes
     from ..running.budget import chosen_trainers, method
     from ..running.spec import Environment, check_dataset, is_drawn, output_root
     from .comparison import Comparison
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     )
     if is_drawn(args.dataset):
         note += " A small drawn world and a small CLIP: the numbers compare with no published ones."
+    note = " ".join([note, *transductive_notes(table.runs)])
     print("\n" + note)
     files = comparison.write(table, FACTS, output / f"table_{dataset_label(args.dataset)}", note)
     print(f"Written: {', '.join(map(str, files))}")

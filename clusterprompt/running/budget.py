@@ -26,7 +26,12 @@ EPOCHS: dict[str, tuple] = {
     "PromptSRC": (5, 45, "TRAINER.PROMPTSRC.GPA_MEAN", "4"),
     "TAC": (5, 62),
     "AttriPrompt": (4, 60),
+    "CoPrompt": (5, 45),
+    "HiCroPL": (20, 45),
+    "PromptKD": (5, 60),
 }
+# On drawn data sets, for which there is no other: the method whose run of the same seed is the teacher, and the key.
+TEACHERS = {"PromptKD": ("PromptSRC", "TRAINER.PROMPTKD.TEACHER_MODEL")}
 OTHERS = (5, 40)  # a method that is not in the list
 
 
@@ -38,12 +43,16 @@ class Method(NamedTuple):
         epochs: None leaves the yaml's, or there is nothing to learn.
         guess: Seconds that a run takes on one core; corrected as runs finish.
         settings: KEY VALUE pairs.
+        teacher: The method that is trained before, with the same seed on the same classes; empty for none.
+        teacher_key: Key of the folder of the teacher's run.
     """
 
     trainer: str
     epochs: int | None = None
     guess: float = 60.0
     settings: tuple[str, ...] = ()
+    teacher: str = ""
+    teacher_key: str = ""
 
 
 def known_trainers() -> dict[str, type[PromptTrainer]]:
@@ -79,4 +88,5 @@ def method(cls: type[PromptTrainer], dataset: str) -> Method:
     own = Environment.read().epochs
     if not is_drawn(dataset):
         return Method(cls.__name__, own, guess)
-    return Method(cls.__name__, own or epochs, guess, (*settings, f"TRAINER.{cls.node()}.PREC", "fp32"))
+    precision = f"TRAINER.{cls.node()}.PREC", "fp32"
+    return Method(cls.__name__, own or epochs, guess, (*settings, *precision), *TEACHERS.get(cls.__name__, ()))

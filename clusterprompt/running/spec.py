@@ -229,27 +229,38 @@ class RunSpec:
         return str(model.folder(self.output, self.trainer, self.cfg, self.seed)) if model else ""
 
     def deep_prompts(self) -> dict[str, int]:
-        """Return the prompt depths of the yaml that are beyond the layers of the embedded CLIP, by key."""
-        path = trainer_config(self.trainer, self.cfg)
-        if self.backbone != "tiny":
-            return {}
+        """Return the layers in the yaml that are beyond those of the embedded CLIP, by key."""
         from ..clip_patches.embedded_clip import GEOMETRY
 
-        yaml_file = find_config(path)
-        table = dataset_settings(yaml_file, Path(self.leg.dataset).stem)
-        layers = min(GEOMETRY[2], GEOMETRY[9])
+        layers = {"PROMPT_DEPTH": min(GEOMETRY[2], GEOMETRY[9])}
+        layers["CROSS_LAYER"] = layers["PROMPT_DEPTH"] - 1  # stays below the depth
         return {
             key: value
-            for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
-            if re.match(r"TRAINER\.\w+\.PROMPT_DEPTH", key) and isinstance(value, int) and value > layers
-            if key not in self.pairs
+            for key, value in self._for_embedded().items()
+            for name, most in layers.items()
+            if re.match(rf"TRAINER\.\w+\.{name}", key) and isinstance(value, int) and value > most
         }
+
+    def fitting_pairs(self) -> list[str]:
+        """Return KEY VALUE pairs that fit the yaml to the embedded CLIP: all its layers, and itself as the teacher."""
+        deep = [word for key in self.deep_prompts() for word in (key, "-1")]
+        teachers = [key for key in self._for_embedded() if key.endswith(".TEACHER_NAME")]
+        return [*deep, *(word for key in teachers for word in (key, ""))]
+
+    def _for_embedded(self) -> dict[str, Any]:
+        """Return the yaml's settings by key, if the CLIP is the embedded one, but those that the pairs give."""
+        if self.backbone != "tiny":
+            return {}
+        path = find_config(trainer_config(self.trainer, self.cfg))
+        table = dataset_settings(path, Path(self.leg.dataset).stem)
+        settings = {**dict(items(read_yaml(path))), **table}
+        return {key: value for key, value in settings.items() if key not in self.pairs}
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:
         """Return what ``clusterprompt train`` is asked to do."""
         leg = self.leg
         shots = leg.shots if leg.images is None else leg.images
-        pairs = [*self.pairs, *(word for key in self.deep_prompts() for word in (key, "-1"))]
+        pairs = [*self.pairs, *self.fitting_pairs()]
         epochs = ["OPTIM.MAX_EPOCH", str(self.epochs)] if self.epochs else []
         own = {
             "output_dir": self.folder,

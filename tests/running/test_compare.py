@@ -99,3 +99,23 @@ def test_bad_environment(calls, monkeypatch, capsys, name):
     monkeypatch.setenv(name, "two")
     assert compare.main(["shapes"]) == 2
     assert f"{name} is 'two'" in capsys.readouterr().err and not calls
+
+
+def test_teacher_of_drawn_data(calls, output):
+    """Catches: a student without a teacher, one that starts before its teacher has finished, a teacher of another seed
+    or the user's own in vain.
+    """
+    assert compare.main(["shapes", "--trainers", "PromptKD", "--seeds", "1", "2"]) == 0
+    order = [(call.job.specs[0].trainer, call.job.specs[0].seed) for call in calls]
+    assert sorted(order) == [(name, seed) for name in ("PromptKD", "PromptSRC") for seed in (1, 2)]
+    for call in calls:
+        spec = call.job.specs[0]
+        if spec.trainer == "PromptKD":
+            assert order.index(("PromptSRC", spec.seed)) < order.index(("PromptKD", spec.seed))
+            teacher = call.pairs["TRAINER.PROMPTKD.TEACHER_MODEL"].replace("{seed}", str(spec.seed))
+            assert teacher == spec.folder.replace("PromptKD", "PromptSRC") == call.job.after
+            assert call.pairs["TRAINER.PROMPTKD.TEACHER_NAME"] == ""  # the embedded CLIP, not the yaml's
+    calls.clear()
+    words = ["--seeds", "3", "TRAINER.PROMPTKD.TEACHER_MODEL", "zero-shot"]
+    assert compare.main(["shapes", "--trainers", "PromptKD", *words]) == 0
+    assert [call.job.specs[0].trainer for call in calls] == ["PromptKD"]

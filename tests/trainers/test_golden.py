@@ -60,6 +60,8 @@ def replay(trainer, recording):
     for i, step in enumerate(recording.steps):
         trainer.epoch, trainer.batch_idx = step["epoch"], i % trainer.num_batches
         assert trainer.get_current_lr() == pytest.approx(step["lr"], rel=1e-6)
+        if "description_index" in step:
+            trainer.begin_step = lambda drawn=step["description_index"]: setattr(trainer, "described", drawn)
         if "rng" in step:
             torch.set_rng_state(step["rng"])
         batch = {
@@ -81,7 +83,9 @@ def replay(trainer, recording):
             trainer.end_epoch()
     final = recording.below("final_trainable/")
     if final:
-        close(dict(trainer.learner.named_parameters()), rename(trainer, final), WEIGHTS)
+        final.update({name: value.float() for name, value in recording.below("final_buffers/").items()})
+        ours = {name: value.float() for name, value in trainer.learner.state_dict().items()}
+        close(ours, rename(trainer, final), WEIGHTS)
 
 
 @pytest.mark.parametrize("name", [n for n in TRAINERS if n not in ("zeroshotclip", "tac_dropout")])

@@ -5,6 +5,7 @@ import math
 import pytest
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
+from support import NEEDED
 
 import clusterprompt
 from clusterprompt import allowed, config, dassl_keys
@@ -31,7 +32,8 @@ def config_of(cls):
     """The defaults, with a backbone."""
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
-    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = cls.__name__, "tiny", True
+    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME = cls.__name__, "tiny"
+    cfg.merge_from_list(NEEDED.get(cls.__name__, []))
     return cfg
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ...clip_patches.loading import COUNTER
 from ...clip_patches.stock import CLIP
 from ...clip_patches.weights import check_finite, load_data, state_dict_in
 from ...record.json_files import parse_json
@@ -179,13 +180,14 @@ def learned_entries(
 
 
 def check_usable(weights: Mapping[str, Any], source: str | Path) -> None:
-    """Check that entries of a learner are finite floating-point tensors, or flags.
+    """Check that entries of a learner are finite floating-point tensors, flags, or counters of batch norms.
 
     Raises:
         ValueError: One is not; it is named.
     """
     flags = {name for name, value in weights.items() if isinstance(value, Tensor) and value.dtype == torch.bool}
-    check_finite({name: value for name, value in weights.items() if name not in flags}, source)
+    others = {name: value for name, value in weights.items() if name not in flags and not name.endswith(COUNTER)}
+    check_finite(others, source)
 
 
 def learner_weights(

@@ -13,14 +13,22 @@ from ...record.result import RunRecord
 
 # Marks of official checkpoints: method, folder, pattern of a name that must occur, pattern of one that must not.
 SIGNS = (
-    ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", None),
+    ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", r"adapter_image\..+"),
+    ("CoPrompt", "MultiModalPromptLearner", r"adapter_image\.fc\.0\.weight", None),
     ("TAC", "VLPromptLearner", r"VPT_topk_t\.weight", None),
-    ("PromptSRC", "VLPromptLearner", r"prompt_learner\.ZS_image_encoder\..+", r"VPT_topk_t\.weight"),
+    ("HiCroPL", "VLPromptLearner", r"prompt_learner\.cross_prompts_text\..+", None),
+    ("PromptKD", "VLPromptLearner", r"VPT_image_trans\.conv1\..+", None),
+    (
+        "PromptSRC",
+        "VLPromptLearner",
+        r"prompt_learner\.ZS_image_encoder\..+",
+        r"VPT_topk_t\.weight|prompt_learner\.cross_prompts_text\..+",
+    ),
     (
         "IVLP",
         "VLPromptLearner",
         r"prompt_learner\.ctx",
-        r"prompt_learner\.(ZS_image_encoder|proj)\..+|VPT_topk_t\.weight",
+        r"prompt_learner\.(ZS_image_encoder|proj|cross_prompts_text)\..+|VPT_topk_t\.weight",
     ),
     ("VPT", "prompt_learner", r"image_encoder\.VPT", r"(prompt_learner\.)?ctx"),
     ("KgCoOp", "prompt_learner", r"bias_vectors", r"meta_net\.linear2\..+"),
