@@ -105,6 +105,15 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def end_epoch(self) -> None:
         """Change the weights at the end of an epoch, before validation and checkpoint. Default: nothing."""
 
+    def named_weights(self, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Return a checkpoint's weights under names that `official_names` knows. Default: as they are.
+
+        Args:
+            weights: As the file has them; nested dicts are flattened, with dots between the names.
+            notes: What the file says of them, see :func:`.checkpoints.read_with_notes`.
+        """
+        return weights
+
     def before_load(self, weights: Mapping[str, Tensor]) -> None:
         """Prepare the learner for a checkpoint whose shapes depend on its training task. Default: nothing."""
 

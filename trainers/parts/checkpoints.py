@@ -82,7 +82,7 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
-        also ``method`` and, where they are known, ``trained_on`` and ``classes``.
+        also ``method`` and, where they are known, ``trained_on`` and ``classes``; the ``metadata`` of other programs'.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -91,7 +91,7 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if str(path).endswith(".safetensors"):
         return _read_safetensors(path)
     content = load_data(path)
-    notes = content if isinstance(content, dict) and "state_dict" in content else {}
+    notes = content if isinstance(content, dict) and {"state_dict", "metadata"} & content.keys() else {}
     return state_dict_in(content, path), _checked(notes)
 
 
@@ -117,7 +117,13 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 
 
 # What the notes of a checkpoint may be.
-_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list}
+_KINDS: dict[str, Any] = {
+    "epoch": (int, str),
+    "method": str,
+    "trained_on": dict,
+    "classes": list,
+    "metadata": dict,
+}
 
 
 def _checked(notes: Mapping[str, Any]) -> dict[str, Any]:
