@@ -19,8 +19,16 @@ def merge_file(cfg: Any, path: str | Path) -> None:
     """
     if Path(path).suffix == ".py":
         raise ValueError(f"{path} is a Python file; settings are read from a yaml file of 'KEY: value' lines")
-    given, where = dict(items(read_yaml(path))), f" (in {path})"
-    known = set(keys(cfg))
+    merge_settings(cfg, dict(items(read_yaml(path))), path)
+
+
+def merge_settings(cfg: Any, given: Mapping[str, Any], path: str | Path) -> None:
+    """Merge values by dotted key, as a file has them; its ``path`` ends the errors.
+
+    Raises:
+        ValueError: A key that ``cfg`` lacks, or a value of another type.
+    """
+    known, where = set(keys(cfg)), f" (in {path})"
     for key in given:
         if key not in known:
             raise ValueError(f"{_no_key(key, known)}{where}")

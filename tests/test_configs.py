@@ -11,9 +11,12 @@ from dassl.engine import TRAINER_REGISTRY
 
 import clusterprompt
 from clusterprompt import config, registration
+from clusterprompt.running.dataset_settings import TABLE, dataset_settings
+from clusterprompt.running.spec import known_datasets
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "trainers"
-YAMLS = sorted(CONFIGS.glob("*/*.yaml"))
+YAMLS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != TABLE)
+TABLES = sorted(CONFIGS.glob(f"*/{TABLE}"))
 PROTOCOLS = ("basetonovel", "fewshot", "crossdatasets")
 
 # What the authors' yamls have in common (CoOp, CoCoOp, KgCoOp, MaPLe, PromptSRC, TAC).
@@ -172,11 +175,14 @@ def test_official_ones_merge_unchanged(name, tmp_path):
     assert TRAINER_REGISTRY.get(name).node() in nodes
 
 
-def official_sheet(path):
-    """Return the official values of a yaml by key, from official_settings.csv; later rows go before earlier ones."""
-    name = f"{path.parent.name}/{path.stem}"
+def official_sheet(path, dataset=""):
+    """Return the official values of a yaml by key, from official_settings.csv; later rows go before earlier ones.
+
+    With a data set, the values that are official for it alone.
+    """
+    name = f"{path.parent.name}/{path.stem}" + (f":{dataset}" if dataset else "")
     with open(Path(__file__).with_name("official_settings.csv"), newline="") as file:
-        return {row["key"]: row["value"] for row in csv.DictReader(file) if fnmatch(name, row["yaml"])}
+        return {row["key"]: row["value"] for row in csv.DictReader(file) if fnmatch(name, row["yaml"]) and (":" in row["yaml"]) == bool(dataset)}
 
 
 def claims_to_be_official(path):
@@ -199,6 +205,36 @@ def test_official_settings(path):
         ours, theirs = config.get(cfg, key), config.get(wanted, key)
         all_layers = "PROMPT_DEPTH" in key and (ours, theirs) == (-1, 12)  # of ViT-B/16
         assert ours == theirs or all_layers, f"{key} is {ours}, official is {theirs}"
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parent.name)
+def test_tables_of_data_sets(path):
+    """Catches: an entry of no data set, a key or value that does not fit, a value that is not the authors'.
+
+    Rows such as "MMRL/fewshot:dtd" of the sheet are of one data set.
+    """
+    trainer = TRAINER_REGISTRY.get(path.parent.name)
+    entries = config.read_yaml(path)
+    assert set(entries) <= set(known_datasets())
+    official = set()
+    for dataset in entries:
+        for yaml in sorted(path.parent.glob("*.yaml")):
+            if yaml.name == TABLE:
+                continue
+            cfg, wanted = extended(), extended()
+            for each in (cfg, wanted):
+                config.merge_file(each, yaml)
+            config.merge_settings(cfg, given := dataset_settings(yaml, dataset), path)
+            cfg.TRAINER.NAME = path.parent.name
+            trainer.check_cfg(cfg)
+            sheet = official_sheet(yaml, dataset)
+            official |= set(sheet)
+            for key, value in sheet.items():
+                wanted.merge_from_list([key, value])
+            for key in {*sheet, *given}:
+                ours, theirs = config.get(cfg, key), config.get(wanted, key)
+                assert ours == theirs, f"{yaml.stem}, {dataset}: {key} is {ours}, official is {theirs}"
+    assert official
 
 
 def test_most_claim_to_be_official():

@@ -27,7 +27,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from .. import configs
+from ..config import items, read_yaml
 from ..record.protocols import Leg
+from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 
 CONFIGS = Path(configs.__file__).parent
@@ -116,7 +118,7 @@ def find_config(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     folder = (CONFIGS.parent / path).parent
-    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml")))
+    near = ", ".join(sorted(entry.name for entry in folder.glob("*.yaml") if entry.name != TABLE))
     raise FileNotFoundError(f"config file not found: {path}" + (f"; {folder} holds {near}" if near else ""))
 
 
@@ -235,12 +237,12 @@ class RunSpec:
             return {}
         from ..clip_patches.embedded_clip import GEOMETRY
 
-        nodes = (yaml.safe_load(find_config(path).read_text(encoding="utf-8")) or {}).get("TRAINER", {})
+        yaml_file = find_config(path)
+        table = dataset_settings(yaml_file, Path(self.leg.dataset).stem)
         layers = min(GEOMETRY[2], GEOMETRY[9])
-        depths = {f"TRAINER.{node}.{key}": value for node, keys in nodes.items() for key, value in keys.items()}
         return {
             key: value
-            for key, value in depths.items()
+            for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
             if key.split(".")[-1].startswith("PROMPT_DEPTH") and value > layers and key not in self.pairs
         }
 

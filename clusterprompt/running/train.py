@@ -17,6 +17,7 @@ from typing import Any
 from .. import __version__, allowed, config, dassl_compat, dassl_keys, registration
 from ..record import folder as run_folder
 from ..record.files import write_text
+from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 from .output import prepare_output, refuse_other_data
 from .spec import data_root, find_config
@@ -45,6 +46,7 @@ def train(options: TrainOptions) -> Any:
             if plan == "skip":
                 refuse_other_data(cfg.OUTPUT_DIR, cfg)
                 return None
+            _report_table(cfg, options)
             trainer = _build(options, cfg)
             if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
                 trainer.check_resume()
@@ -59,7 +61,7 @@ def train(options: TrainOptions) -> Any:
 
 
 def make_cfg(options: TrainOptions) -> Any:
-    """Build the frozen config: defaults, data set's yaml, trainer's yaml, options, KEY VALUE pairs.
+    """Build the frozen config: defaults, data set's yaml, trainer's yaml and its table, options, KEY VALUE pairs.
 
     Raises:
         ValueError: A key, a trainer or a data set that does not exist, or a value that is not allowed.
@@ -73,6 +75,8 @@ def make_cfg(options: TrainOptions) -> Any:
     for path in (options.dataset_config_file, options.config_file):
         if path:
             config.merge_file(cfg, find_config(path))
+    table, table_file = _table(cfg, options)
+    config.merge_settings(cfg, table, table_file)
     given = {
         "OUTPUT_DIR": options.output_dir,
         "INPUT.TRANSFORMS": options.transforms,
@@ -98,6 +102,30 @@ def make_cfg(options: TrainOptions) -> Any:
     _check_names(cfg)
     _check_values(cfg)
     return cfg
+
+
+def _table(cfg: Any, options: TrainOptions) -> tuple[dict[str, Any], str]:
+    """Return what the table beside the trainer's yaml sets for the data set, and the table's path."""
+    if not options.config_file:
+        return {}, ""
+    path = find_config(options.config_file)
+    dataset = dict(zip(options.opts[::2], options.opts[1::2])).get("DATASET.NAME", cfg.DATASET.NAME)
+    return dataset_settings(path, dataset), str(path.with_name(TABLE))
+
+
+def _report_table(cfg: Any, options: TrainOptions) -> None:
+    """Print the settings of the table, and which of them the command line has replaced."""
+    table, path = _table(cfg, options)
+    if not table:
+        return
+    merged = cfg.clone()
+    merged.defrost()
+    config.merge_settings(merged, table, path)
+    words = []
+    for key in table:
+        authors, now = config.get(merged, key), config.get(cfg, key)
+        words.append(f"{key} {authors}" + (f" (here {now}, by the command line)" if now != authors else ""))
+    print(f"Settings of {cfg.DATASET.NAME} in {path}: {', '.join(words)}")
 
 
 def _check_values(cfg) -> None:
