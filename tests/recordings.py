@@ -25,6 +25,7 @@ TRAINERS = {
     "clip_lora_p0": "CLIPLoRA",
     "clip_lora": "CLIPLoRA",
     "clip_lora_zero": "CLIPLoRA",
+    "tip_adapter_f": "TipAdapter",
 }
 
 
@@ -32,6 +33,8 @@ class Recording:
     """A recording with its entries below a path as dicts; what it has in common with another lies there alone."""
 
     def __init__(self, name):
+        # AdamW divides by the root of tiny second moments: weights with gradients near rounding noise go either way.
+        self.weights = 5e-4 if name.startswith("clip_lora") else WEIGHTS
         arrays = dict(np.load(FOLDER / f"{name}.npz"))
         self.info = json.loads(arrays.pop("json").tobytes())
         for other, keys in self.info.get("borrowed", {}).items():

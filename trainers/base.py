@@ -54,6 +54,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that are not loaded.
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
+        more_than_similarity: What the logits hold beside the similarity of image features and class texts; usually empty.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
@@ -62,6 +63,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     official_names: Renames = ()
     official_ignored: Sequence[str] = ()
     text_needs_image: Any = False  # a bool, or a property
+    more_than_similarity = ""
     tied_to_classes: Any = ""  # a str, or a property
     schedule_per_step = False
     clip: CLIP
@@ -88,8 +90,12 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return self.logits(self.image_features(images), self.class_features())
 
     def build_optimizer(self) -> Optimizer:
-        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says."""
-        return build_optimizer(self.learner, self.cfg.OPTIM)
+        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says, with Adam's epsilon EPS."""
+        optimizer = build_optimizer(self.learner, self.cfg.OPTIM)
+        for group in optimizer.param_groups:
+            if "eps" in group:  # of the Adam family; Dassl's does not take it
+                group["eps"] = self.cfg.OPTIM.EPS
+        return optimizer
 
     def build_schedule(self) -> LRScheduler:
         """Return the schedule of the learning rate. Default: Dassl's, as ``cfg.OPTIM`` says."""

@@ -73,6 +73,11 @@ def export(
             f"{type(trainer).__name__} computes its class texts for every image, so there are none to export. "
             f"Classify with clusterprompt predict --run {run}"
         )
+    if trainer.more_than_similarity:
+        raise ValueError(
+            f"the logits of {type(trainer).__name__} are not those of image features and class texts alone: "
+            f"{trainer.more_than_similarity}. Classify with clusterprompt predict --run {run}"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     return kinds[out.suffix](trainer, out)
 

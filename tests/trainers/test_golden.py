@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from recordings import GRADS, LOGITS, LOSS, TRAINERS, WEIGHTS, Recording, logits, official_state, start
+from recordings import GRADS, LOGITS, LOSS, TRAINERS, Recording, logits, official_state, start
 from support import decode, rename
 
 from clusterprompt.clip_patches.clustering import spherical_kmeans
@@ -21,7 +21,7 @@ def draws_dropout_as_recorded() -> bool:
 @pytest.fixture(params=TRAINERS)
 def recorded(request, build):
     """A trainer in the recording's initial state, and the recording."""
-    if request.param == "tac_dropout" and not draws_dropout_as_recorded():
+    if request.param in ("tac_dropout", "clip_lora") and not draws_dropout_as_recorded():
         pytest.skip(
             "this torch draws other dropout masks than the recording's; "
             "the recording without dropout is replayed all the same"
@@ -76,16 +76,16 @@ def replay(trainer, recording):
         for key in (f"after_iter_{i}", f"raw_after_epoch_{step['epoch']}"):
             weights = recording.below(f"snaps/{key}/")
             if weights and (key.startswith("after") or trainer.batch_idx + 1 == trainer.num_batches):
-                close(parameters, rename(trainer, weights), WEIGHTS)
+                close(parameters, rename(trainer, weights), recording.weights)
         if trainer.batch_idx + 1 == trainer.num_batches:
             trainer.end_epoch()
     final = recording.below("final_trainable/")
     if final:
-        close(dict(trainer.learner.named_parameters()), rename(trainer, final), WEIGHTS)
+        close(dict(trainer.learner.named_parameters()), rename(trainer, final), recording.weights)
 
 
 # Without a checkpoint, of another method's layout, or of no use on new classes; these have tests of their own.
-OTHER_CHECKPOINTS = ("zeroshotclip", "tac_dropout", "taskres", "clip_lora_p0", "clip_lora", "clip_lora_zero")
+OTHER_CHECKPOINTS = ("zeroshotclip", "tac_dropout", "taskres", "clip_lora_p0", "clip_lora", "clip_lora_zero", "tip_adapter_f")
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINERS if name not in OTHER_CHECKPOINTS])
