@@ -133,7 +133,7 @@ def test_ours(path):
     config.merge_file(cfg, path)
     node = TRAINER_REGISTRY.get(path.parent.name).node()
     text = path.read_text()
-    below = re.findall(r"^  ([A-Z]+):$", text[text.index("\nTRAINER:") :], re.M)
+    below = re.findall(r"^  ([A-Za-z]+):$", text[text.index("\nTRAINER:") :], re.M)
     assert below == [node]
     assert path.stem in PROTOCOLS and text.startswith(
         f"# {'Zero-shot CLIP' if path.parent.name == 'ZeroshotCLIP' else path.parent.name}"
