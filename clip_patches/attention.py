@@ -72,7 +72,7 @@ def _project(block: Block, x: Tensor, names: str) -> Sequence[Tensor]:
 
 def paths_of(block: Block) -> Mapping[str, Any]:
     """Return the low-rank paths beside a block's projections; see `low_rank.py`. Stock blocks have none."""
-    return getattr(block.attn, "paths", {})
+    return vars(block.attn).get("paths", {})
 
 
 def draws(block: Block) -> bool:

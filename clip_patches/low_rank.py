@@ -1,8 +1,8 @@
 """Low-rank paths beside the attention projections of a CLIP that itself stays as it is.
 
-A path adds ``scale * B A drop(x)`` to a projection of x. :func:`with_paths` shows a CLIP with such paths to the functions
-of `encoders.py` and `plain.py`; nothing of the CLIP is changed or copied. Where dropout is off, :func:`merged` shows it
-with ``W + scale * B A`` in place of W, which costs what stock CLIP costs.
+A path adds ``scale * B A drop(x)`` to a projection of x. :func:`with_paths` shows a CLIP with such paths to the
+functions of `encoders.py` and `plain.py`; nothing of the CLIP is changed or copied. Where dropout is off,
+:func:`merged` shows it with ``W + scale * B A`` in place of W, which costs what stock CLIP costs.
 """
 
 from __future__ import annotations

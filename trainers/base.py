@@ -54,7 +54,8 @@ class PromptTrainer(Declaration, ResumableTrainer):
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that are not loaded.
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
-        more_than_similarity: What the logits hold beside the similarity of image features and class texts; usually empty.
+        more_than_similarity: What the logits hold beside the similarity of image features and class texts; empty if
+            nothing.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.

@@ -94,7 +94,7 @@ class CLIPLoRA(PromptTrainer):
         if self.task is not None:
             return
         per_epoch, shots = len(self.train_loader_x), self.cfg.DATASET.NUM_SHOTS
-        self.steps = self.max_epoch * per_epoch
+        self.steps = self.cfg.OPTIM.MAX_EPOCH * per_epoch
         if self.settings.N_ITERS and shots > 0:
             self.steps = min(self.steps, self.settings.N_ITERS * shots)
         self.max_epoch = math.ceil(self.steps / per_epoch)
@@ -116,9 +116,7 @@ class CLIPLoRA(PromptTrainer):
         def paths(tower: str, width: int, depth: int) -> LowRankPaths:
             layers = adapted_layers(s.POSITION, depth) if s.ENCODER in (tower, "both") else ()
             passes_gradient = s.DROPOUT_RATE > 0 or not s.OFFICIAL
-            return LowRankPaths(
-                width, layers, s.PARAMS, s.R, s.ALPHA / math.sqrt(s.R), s.DROPOUT_RATE, passes_gradient
-            )
+            return LowRankPaths(width, layers, s.PARAMS, s.R, s.ALPHA / math.sqrt(s.R), s.DROPOUT_RATE, passes_gradient)
 
         text = paths("text", sizes.text_width, sizes.text_layers)
         return nn.ModuleDict({"text": text, "vision": paths("vision", sizes.vision_width, sizes.vision_layers)})
@@ -185,5 +183,5 @@ class CLIPLoRA(PromptTrainer):
         differ = [f"{key} {theirs.get(key)}, here {value}" for key, value in ours.items() if theirs.get(key) != value]
         if differ:
             raise ValueError(
-                f"the checkpoint was trained with {'; '.join(differ)}. Set these of TRAINER.{self.node()} as in training"
+                f"the checkpoint was trained with {'; '.join(differ)}. Set TRAINER.{self.node()} as in training"
             )

@@ -82,7 +82,7 @@ class Cache(nn.Module):
 
 
 class TipAdapter(PromptTrainer):
-    """Add ``alpha exp(-beta (1 - v K)) V`` to the logits of zero-shot CLIP, equation 5, and fine-tune K (Tip-Adapter-F).
+    """Add ``alpha exp(-beta (1 - v K)) V`` to zero-shot CLIP's logits, equation 5, and learn K (Tip-Adapter-F).
 
     FINETUNE False is the training-free Tip-Adapter: one epoch passes without a step. K are the mean features of
     AUGMENT_EPOCH augmented views of each training image. After the last epoch, beta and alpha are chosen by the
@@ -187,7 +187,7 @@ class TipAdapter(PromptTrainer):
 
     # ------------------------------------------------------------------ choice of epoch, beta and alpha
     def end_epoch(self) -> None:
-        """Search beta and alpha after the last epoch; OFFICIAL, go back to the epoch that was best on the test images."""
+        """Search beta and alpha after the last epoch; OFFICIAL, go back to the best epoch by test images first."""
         s, learner = self.settings, self.learner
         last = self.epoch + 1 == self.max_epoch
         if s.OFFICIAL and s.FINETUNE:
@@ -204,7 +204,7 @@ class TipAdapter(PromptTrainer):
         if s.OFFICIAL:
             images = full_validation(self.cfg)
             chosen_by = self._features(images) if images is not None else self._test_features()
-        elif validates(dataset):
+        elif self.val_loader is not None and validates(dataset):
             chosen_by = self._features(self.val_loader)
         else:
             logger.info("%s: beta and alpha stay %g and %g", no_validation(dataset), s.INIT_BETA, s.INIT_ALPHA)

@@ -85,7 +85,15 @@ def replay(trainer, recording):
 
 
 # Without a checkpoint, of another method's layout, or of no use on new classes; these have tests of their own.
-OTHER_CHECKPOINTS = ("zeroshotclip", "tac_dropout", "taskres", "clip_lora_p0", "clip_lora", "clip_lora_zero", "tip_adapter_f")
+OTHER_CHECKPOINTS = (
+    "zeroshotclip",
+    "tac_dropout",
+    "taskres",
+    "clip_lora_p0",
+    "clip_lora",
+    "clip_lora_zero",
+    "tip_adapter_f",
+)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINERS if name not in OTHER_CHECKPOINTS])

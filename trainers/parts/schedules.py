@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 
 class StepCosine(LRScheduler):
-    """Lower the rate along half a cosine, a step at a time; after the last step it is 0, so further ones change nothing.
+    """Lower the rate along half a cosine, step by step; after the last one it is 0, so that more change nothing.
 
     Args:
         optimizer: Its own rates are the first ones.
@@ -21,7 +22,7 @@ class StepCosine(LRScheduler):
         self.steps, self.least = steps, least
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each parameter group for the step that comes next."""
         if self.last_epoch >= self.steps:
             return [0.0 for _ in self.base_lrs]
