@@ -19,6 +19,7 @@ ADDED: dict[str, Any] = {
     "DATASET.GREY_RANGE": [],
     "DATASET.FEWER_SHOTS": False,
     "TRAIN.WANDB": "",
+    "TRAIN.MICRO_BATCH": None,
     "INPUT.RRCROP_SCALE": (0.08, 1.0),
     "OPTIM.EPS": 1e-8,
     "LOSS.GM": False,
@@ -114,6 +115,9 @@ KEYS: dict[str, Rule] = {
     "TRAIN.CHECKPOINT_FREQ": Whole("epochs between checkpoints; 0: only the last epoch's", 0, 1_000_000),
     "TRAIN.PRINT_FREQ": Whole("batches between two lines of the log", 1, 1_000_000_000),
     "TRAIN.COUNT_ITER": OneOf("loader that counts an epoch's batches", ("train_x", "train_u", "smaller_one")),
+    "TRAIN.MICRO_BATCH": Whole(
+        "views of images in memory at a time; None or 0: all; auto: what fits", 0, 1_000_000, (None, "auto")
+    ),
     "TRAIN.WANDB": Text("project of Weights & Biases; empty: not used"),
     "TEST.EVALUATOR": OneOf("evaluator", ("Classification",)),
     "TEST.SPLIT": OneOf("images that are tested", ("test", "val")),
