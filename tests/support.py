@@ -31,6 +31,18 @@ MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 
 
+# What a method cannot be built without, or is built faster with.
+NEEDED = {
+    "TAC": ["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True],
+    "TipAdapter": ["TRAINER.TIPADAPTER.AUGMENT_EPOCH", 1],
+}
+# Each part of a batch, and each process, draws dropout of its own: comparisons with a whole batch leave it out.
+WITHOUT_DROPOUT = {
+    "TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0),
+    "CLIPLoRA": ("TRAINER.CLIPLORA.DROPOUT_RATE", 0.0),
+}
+
+
 def random_clip():
     """Weights of a CLIP of 32 px, 2 layers, width 64, drawn at random; enough to run everything."""
     with warnings.catch_warnings():
@@ -134,8 +146,7 @@ def config(trainer, data, backbone, output, *pairs):
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
             node[key] = 2
-    if trainer == "TAC":
-        cfg.merge_from_list(["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True])
+    cfg.merge_from_list(NEEDED.get(trainer, []))
     cfg.merge_from_list(list(pairs))
     cfg.freeze()
     return cfg

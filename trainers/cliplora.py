@@ -126,10 +126,11 @@ class CLIPLoRA(PromptTrainer):
         return StepCosine(self.optim, self.steps if self.task is None else 1, LEAST_LR)
 
     @contextmanager
-    def fixed_classes(self) -> Iterator[None]:
-        """Merge the updates into copies of the weights for all that is classified inside the block."""
-        with super().fixed_classes():
-            self._merged = merged(self.clip, self.learner["text"], self.learner["vision"])
+    def fixed_classes(self, features: Tensor | None = None) -> Iterator[None]:
+        """In evaluation, merge the updates into copies of the weights for all that is classified inside the block."""
+        with super().fixed_classes(features):
+            if not self.learner.training:
+                self._merged = merged(self.clip, self.learner["text"], self.learner["vision"])
             try:
                 yield
             finally:

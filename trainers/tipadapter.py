@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from ..clip_patches import encoders
 from ..clip_patches.class_texts import class_anchors, fill
 from ..clip_patches.imagenet_templates import SELECTED_TEMPLATES
 from ..clip_patches.loading import autocast
+from ..clip_patches.weights import load_data
 from .base import PromptTrainer, unit
+from .parts.checkpoints import learner_weights
 from .parts.data import ImageLoader, full_validation, no_validation, validates
 from .parts.schedules import StepCosine
 
@@ -141,7 +144,8 @@ class TipAdapter(PromptTrainer):
             images = self.dm.dataset.train_x
             keys, labels = self.keys_of(self._views(images)), torch.tensor([item.label for item in images])
         values = labels[:, None] == torch.arange(len(self.classnames))
-        return Cache(keys, values, self.settings.INIT_ALPHA, self.settings.INIT_BETA)
+        cache = Cache(keys, values, self.settings.INIT_ALPHA, self.settings.INIT_BETA)
+        return cache.requires_grad_(self.settings.FINETUNE)
 
     def _views(self, images: Sequence[Any]) -> Iterable[Iterable[Tensor]]:
         """Yield passes over the training images in order, each a series of batches of augmented views."""
@@ -179,11 +183,6 @@ class TipAdapter(PromptTrainer):
     def _logits(self, features: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
             return self.logits(features, self.text_anchors) + self.learner(features)
-
-    def backward(self, loss: Tensor) -> None:
-        """Backpropagate, where the keys are learned."""
-        if self.settings.FINETUNE:
-            super().backward(loss)
 
     # ------------------------------------------------------------------ choice of epoch, beta and alpha
     def end_epoch(self) -> None:
@@ -249,3 +248,18 @@ class TipAdapter(PromptTrainer):
             theirs = weights.get(name)
             if isinstance(theirs, Tensor) and theirs.dim() == 2:
                 ours.data = ours.new_zeros(len(theirs), ours.shape[1])
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a run's cache, or one of the authors' code: the folder with its ``values_<shots>shots.pt``."""
+        shots = self.cfg.DATASET.NUM_SHOTS
+        files = [f"{'best_F' if self.settings.FINETUNE else 'keys'}_{shots}shots.pt", f"values_{shots}shots.pt"]
+        paths = [Path(directory, name) for name in files]
+        if not directory or not all(path.is_file() for path in paths):
+            super().load_model(directory, epoch)
+            return
+        keys, values = map(load_data, paths)
+        keys = keys if self.settings.FINETUNE else keys.T
+        weights = {**self.learner.state_dict(), "keys": keys, "values": values}
+        self.before_load(weights)
+        self.learner.load_state_dict(learner_weights(weights, self.learner, self.clip, source=str(paths[0])))
+        print(f"Loaded {self.checkpoint_folder} from {' and '.join(map(str, paths))}")

@@ -177,6 +177,23 @@ def test_honest_choices(build, tmp_path, monkeypatch):
     assert (none.learner.beta.item(), none.learner.alpha.item()) == pytest.approx((1.0, 1.17))
 
 
+def test_official_cache(tip, build, tmp_path):
+    """Catches: keys that are not turned, the cache of another number of images or of other classes taken in silence."""
+    _, recording = tip
+    learned = torch.nn.Parameter(recording["final_trainable/weight"])
+    torch.save(learned, tmp_path / "best_F_4shots.pt")
+    torch.save(recording["cache_keys"], tmp_path / "keys_4shots.pt")
+    torch.save(recording["cache_values"].half(), tmp_path / "values_4shots.pt")
+    node = ("TRAINER.TIPADAPTER.INIT_ALPHA", 3.0, "TRAINER.TIPADAPTER.AUGMENT_EPOCH", 1)
+    for finetune, wanted in ((True, "eval_base_logits_after"), (False, "eval_base_logits_before")):
+        trainer = build("TipAdapter", *node, "TRAINER.TIPADAPTER.FINETUNE", finetune)
+        trainer.load_model(str(tmp_path))
+        same(logits(trainer, recording["eval_base_img_u8"]), recording[wanted])
+    new = build("TipAdapter", *node, "DATASET.SUBSAMPLE_CLASSES", "new")
+    with pytest.raises(ValueError, match=r"values is \(32, 8\) in the file and \(32, 7\) here"):
+        new.load_model(str(tmp_path))
+
+
 def test_training_free(build, tmp_path):
     """Catches: the training-free variant that learns, takes MAX_EPOCH epochs, or leaves nothing to predict with."""
     trainer = build("TipAdapter", "TRAINER.TIPADAPTER.FINETUNE", False, output=tmp_path / "seed1")
