@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from support import WITHOUT_DROPOUT
 
 from clusterprompt.registration import own_trainers
