@@ -41,6 +41,7 @@ class CLIPAdapter(PromptTrainer):
         "RATIO": Real("share of the adapted feature", 0, 1),
         "REDUCTION": Whole("width of the features over that of the bottleneck", 1, 10_000),
     }
+    official_trainer = "CLIP_Adapter"
     checkpoint_folder = "clip_adapter"
     official_names = ((r"(?:adapter\.)?fc\.([02])\.weight", r"fc.\1.weight"),)
 
