@@ -88,6 +88,13 @@ class CLIPLoRA(PromptTrainer):
     )
     schedule_per_step = True
 
+    @classmethod
+    def check_cfg(cls, cfg: Any) -> None:
+        """Refuse updates of no projection."""
+        super().check_cfg(cfg)
+        if not cfg.TRAINER[cls.node()].PARAMS:
+            raise ValueError(f"TRAINER.{cls.node()}.PARAMS is empty; allowed: some of {', '.join(PROJECTIONS)}")
+
     def build_data_loader(self) -> None:
         """Build the loaders, then count the steps and the epochs that they take."""
         super().build_data_loader()
