@@ -82,7 +82,8 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
-        also ``method`` and, where they are known, ``trained_on`` and ``classes``; the ``metadata`` of other programs'.
+        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``; the ``metadata`` of
+        other programs' files.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -122,6 +123,7 @@ _KINDS: dict[str, Any] = {
     "method": str,
     "trained_on": dict,
     "classes": list,
+    "text_source": str,
     "metadata": dict,
 }
 
