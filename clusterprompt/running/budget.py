@@ -26,6 +26,10 @@ EPOCHS: dict[str, tuple] = {
     "PromptSRC": (5, 45, "TRAINER.PROMPTSRC.GPA_MEAN", "4"),
     "TAC": (5, 62),
     "AttriPrompt": (4, 60),
+    "CLIPAdapter": (20, 30),
+    "TaskRes": (20, 30),
+    "CLIPLoRA": (10, 50),
+    "TipAdapter": (20, 40),
 }
 OTHERS = (5, 40)  # a method that is not in the list
 
