@@ -24,8 +24,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from .. import configs
 from ..config import items, read_yaml
 from ..record.protocols import Leg
@@ -157,8 +155,8 @@ def is_drawn(dataset: str) -> bool:
     """Tell whether a data set draws its images itself, by its class."""
     from .. import dassl_compat, registration
 
-    content = yaml.safe_load(find_config(dataset_config(dataset)).read_text(encoding="utf-8")) or {}
-    name = content.get("DATASET", {}).get("NAME") if isinstance(content, dict) else None
+    group = read_yaml(find_config(dataset_config(dataset))).get("DATASET")
+    name = group.get("NAME") if isinstance(group, dict) else None
     dassl_compat.prepare()
     return any(cls.drawn for cls in registration.own_datasets() if cls.__name__ == name)
 
@@ -243,7 +241,8 @@ class RunSpec:
         return {
             key: value
             for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
-            if key.split(".")[-1].startswith("PROMPT_DEPTH") and value > layers and key not in self.pairs
+            if re.match(r"TRAINER\.\w+\.PROMPT_DEPTH", key) and isinstance(value, int) and value > layers
+            if key not in self.pairs
         }
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:
