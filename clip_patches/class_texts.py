@@ -56,6 +56,17 @@ def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEM
     return [list(sentences) for sentences in zip(*(fill(template, classnames) for template in templates))]
 
 
+def literal_sentences(classnames: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """Write every template for every class, names as they are, with their underscores; one list a class.
+
+    Raises:
+        ValueError: See :func:`check_template`.
+    """
+    for template in templates:
+        check_template(template)
+    return [[template.replace("{}", name) for template in templates] for name in classnames]
+
+
 def check_template(template: str) -> None:
     """Raise ValueError unless a template holds ``{}`` once and no other brace."""
     if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .anatomy import is_vit, token_embeddings
-from .attention import causal_mask, finish_block, keys_values, queries, queries_keys_values
+from .attention import causal_mask, draws, finish_block, keys_values, queries, queries_keys_values
 from .stock import CLIP, Block, VisionTower
 
 # Rough number of floats that one text token of one class takes in a block when no graph is kept, in multiples of the
@@ -215,8 +215,9 @@ def encode_text(clip: CLIP, sentences: Sentences, prompts: Prompts = (), budget_
     mask = causal_mask(length, x.device)
 
     grouped = any(p is not None and p.dim() > 2 for p in layers)
-    # With prompts of classes, or tokens that are overwritten after a layer without prompts, no prefix is shared.
-    if any(p is None or p.dim() == 4 for p in layers):
+    # No prefix is shared with prompts of classes, tokens that are overwritten after a layer without prompts, or blocks
+    # that drop other entries in each class.
+    if any(p is None or p.dim() == 4 for p in layers) or any(map(draws, blocks)):
         features = _encode_unshared(blocks, x, layers, mask, eot)
     else:
         visible = mask[order][:, order]  # rows and columns as [words][inserted]

@@ -26,15 +26,26 @@ TRAINERS = {
     "coprompt": "CoPrompt",
     "hicropl": "HiCroPL",
     "promptkd": "PromptKD",
+    "clip_adapter": "CLIPAdapter",
+    "taskres": "TaskRes",
+    "clip_lora_p0": "CLIPLoRA",
+    "clip_lora": "CLIPLoRA",
+    "clip_lora_zero": "CLIPLoRA",
+    "tip_adapter_f": "TipAdapter",
 }
 
 
 class Recording:
-    """A recording with its entries below a path as dicts."""
+    """A recording with its entries below a path as dicts; what it has in common with another lies there alone."""
 
     def __init__(self, name):
+        # AdamW divides by the root of tiny second moments: weights with gradients near rounding noise go either way.
+        self.weights = 5e-4 if name.startswith("clip_lora") else WEIGHTS
         arrays = dict(np.load(FOLDER / f"{name}.npz"))
         self.info = json.loads(arrays.pop("json").tobytes())
+        for other, keys in self.info.get("borrowed", {}).items():
+            with np.load(FOLDER / f"{other}.npz") as file:
+                arrays.update({key: file[key] for key in keys})
         tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
         self.tensors = {key: value.float() if value.dtype == torch.half else value for key, value in tensors.items()}
         self.steps = [{**step, **self.below(f"iters/{i}/")} for i, step in enumerate(self.info["iters"])]
@@ -69,7 +80,9 @@ def start(name, build, subsample="base"):
     if weights and subsample == "base":
         if "topk" in recording:
             trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
-        trainer.learner.load_state_dict(weights)
+        missing = [key for key, _ in trainer.learner.named_parameters() if key not in weights]
+        assert not missing, f"the recording has no start of {missing}"
+        trainer.learner.load_state_dict({**trainer.learner.state_dict(), **weights})  # buffers are the trainer's own
     if "description_features" in recording:
         trainer.description_features = recording["description_features"]
     if "fixed_embeddings_new" in recording:
@@ -98,13 +111,8 @@ def official_state(trainer, recording):
     learned = {**recording.below("init_trainable/"), **recording.below("final_trainable/")}
     learned.update(recording.below("final_buffers/"))
     learned.update({name: learned[same] for name, same in recording.info.get("aliases", {}).items()})
-    learned.update(
-        {
-            name.removeprefix("prompt_learner."): value
-            for name, value in learned.items()
-            if recording.info["state_keys"][0] == "ctx"
-        }
-    )
+    inner = {name.partition(".")[2]: value for name, value in learned.items()}  # of a learner registered alone
+    learned.update({name: value for name, value in inner.items() if name in recording.info["state_keys"]})
     if "topk" in recording:
         learned.update({"topk": recording["topk"], "prompt_learner.topk": recording["topk"]})
     return {name: learned.get(name, torch.zeros(1)) for name in recording.info["state_keys"]}

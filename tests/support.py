@@ -36,6 +36,14 @@ NEEDED = {
     "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2, "DATASET.DESCRIPTIONS", "templates"],
     "HiCroPL": ["DATASET.DESCRIPTIONS", "templates", "TRAINER.HICROPL.CROSS_LAYER", 1],
     "PromptKD": ["TRAINER.PROMPTKD.TEACHER_MODEL", "zero-shot"],
+    "TipAdapter": ["TRAINER.TIPADAPTER.AUGMENT_EPOCH", 1],
+}
+
+
+# Each part of a batch, and each process, draws dropout of its own: comparisons with a whole batch leave it out.
+WITHOUT_DROPOUT = {
+    "TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0),
+    "CLIPLoRA": ("TRAINER.CLIPLORA.DROPOUT_RATE", 0.0),
 }
 
 

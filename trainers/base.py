@@ -56,6 +56,8 @@ class PromptTrainer(Declaration, ResumableTrainer):
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that are not loaded.
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
+        more_than_similarity: What the logits hold beside the similarity of image features and class texts; empty if
+            nothing.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
         guides: Terms of the losses that are not minimised; ``guide_gradients`` holds their gradients by the learner's
             parameters, for `change_gradients`.
@@ -68,6 +70,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     official_names: Renames = ()
     official_ignored: Sequence[str] = ()
     text_needs_image: Any = False  # a bool, or a property
+    more_than_similarity = ""
     tied_to_classes: Any = ""  # a str, or a property
     guides: Sequence[str] = ()
     guide_gradients: Mapping[str, Sequence[Tensor]]
@@ -128,6 +131,15 @@ class PromptTrainer(Declaration, ResumableTrainer):
 
     def end_epoch(self) -> None:
         """Change the weights at the end of an epoch, before validation and checkpoint. Default: nothing."""
+
+    def named_weights(self, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Return a checkpoint's weights under names that `official_names` knows. Default: as they are.
+
+        Args:
+            weights: As the file has them; nested dicts are flattened, with dots between the names.
+            notes: What the file says of them, see :func:`.checkpoints.read_with_notes`.
+        """
+        return weights
 
     def before_load(self, weights: Mapping[str, Tensor]) -> None:
         """Prepare the learner for a checkpoint whose shapes depend on its training task. Default: nothing."""

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
     """Run both halves and print base, new and their harmonic mean."""
     from ..record.protocols import SHOTS, Request, all_protocols
     from ..record.statistics import harmonic_mean
+    from ..running.budget import class_bound, known_trainers
     from ..running.chain import run_chain
     from ..running.options import TrainOptions
     from ..running.spec import Environment, RunSpec, check_dataset, is_drawn, output_root
@@ -83,12 +84,16 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
         )
         for leg in protocol.legs(Request(args.dataset, args.shots or environment.shots or SHOTS))
     ]
+    bound = class_bound(known_trainers()[args.trainer]) if args.trainer in known_trainers() else ""
+    if bound:
+        print(f"{args.trainer} is tested on the base classes alone: {bound}.")
+        specs = specs[:1]
     deep = specs[0].deep_prompts()
     if deep:
         changes = ", ".join(f"{key} {value} -> -1" for key, value in deep.items())
         print(f"The embedded CLIP has fewer layers than the yaml prompts: {changes}")
     try:
-        base, new = run_chain(specs, resume=args.resume, overwrite=args.overwrite)
+        base, new = [*run_chain(specs, resume=args.resume, overwrite=args.overwrite), None][:2]
     except (FileNotFoundError, ConnectionError) as error:
         if is_drawn(args.dataset):
             raise

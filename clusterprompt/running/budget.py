@@ -29,6 +29,10 @@ EPOCHS: dict[str, tuple] = {
     "CoPrompt": (5, 45),
     "HiCroPL": (20, 45),
     "PromptKD": (5, 60),
+    "CLIPAdapter": (20, 30),
+    "TaskRes": (20, 30),
+    "CLIPLoRA": (10, 50),
+    "TipAdapter": (20, 40),
 }
 # On drawn data sets, for which there is no other: the method whose run of the same seed is the teacher, and the key.
 TEACHERS = {"PromptKD": ("PromptSRC", "TRAINER.PROMPTKD.TEACHER_MODEL")}
@@ -75,6 +79,33 @@ def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
     if unknown:
         raise ValueError(f"no trainer {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
     return [known[name] for name in names]
+
+
+def class_bound(cls: type[PromptTrainer]) -> str:
+    """Return why a method serves no other classes than those it was trained on, whatever its settings; else empty."""
+    return cls.tied_to_classes if isinstance(cls.tied_to_classes, str) else ""
+
+
+def that_serve_new_classes(classes: Sequence[type[PromptTrainer]], protocol: str) -> list[type[PromptTrainer]]:
+    """Return the methods that a protocol with other classes than the training's can test.
+
+    Raises:
+        ValueError: None can be.
+    """
+    serving = [cls for cls in classes if not class_bound(cls)]
+    if classes and not serving:
+        bound = ", ".join(f"{cls.__name__} ({class_bound(cls)})" for cls in classes)
+        raise ValueError(
+            f"{protocol} tests on other classes than it trains on, and these serve none: {bound}. Take the protocol "
+            "few_shot"
+        )
+    return serving
+
+
+def left_out_note(classes: Sequence[type[PromptTrainer]], protocol: str) -> str:
+    """Say which methods a protocol with other classes cannot test; empty if it can test all."""
+    bound = ", ".join(f"{cls.__name__} ({class_bound(cls)})" for cls in classes if class_bound(cls))
+    return bound and f" Left out of {protocol}, as they serve no new classes: {bound}."
 
 
 def method(cls: type[PromptTrainer], dataset: str) -> Method:

@@ -84,6 +84,15 @@ def test_a_method_that_learns_nothing(world):
     assert call(trainer="ZeroshotCLIP") == 0 and read(folders(world, "ZeroshotCLIP")[1])["accuracy"] >= 0
 
 
+def test_a_method_that_serves_no_new_classes(world, capsys):
+    """Catches: a run that ends with an error after its training; new classes tested with residuals of others."""
+    assert call(trainer="TaskRes") == 0
+    said = capsys.readouterr().out
+    row = said.splitlines()[-1].split()
+    assert float(row[3]) >= 0 and row[4] == row[5] == "-" and not folders(world, "TaskRes")[1].exists()
+    assert "TaskRes is tested on the base classes alone: each class has a residual of its own." in said
+
+
 def test_a_base_half_that_is_not_tested(world, capsys):
     """Catches: a traceback after the training, for want of one of the two accuracies."""
     assert call("TEST.NO_TEST", "True") == 0

@@ -7,6 +7,7 @@ from stand_ins import read
 
 from clusterprompt.commands import compare
 from clusterprompt.registration import own_trainers
+from clusterprompt.running.budget import class_bound
 
 HM = {"TAC": 70.0, "MaPLe": 65.0}  # the others get 50
 
@@ -24,9 +25,10 @@ def trainers(calls):
 def test_all_methods(calls, capsys, output):
     """Catches: a registered method left out, a table in another order, the best not marked, a file not written."""
     assert compare.main(["shapes"]) == 0
-    names = [cls.__name__ for cls in own_trainers()]
+    names = [cls.__name__ for cls in own_trainers() if not class_bound(cls)]
     assert len(calls) == 3 * len(names) and set(trainers(calls)) == set(names)
     said = capsys.readouterr().out
+    assert "Left out of base2new, as they serve no new classes: TaskRes (each class has a residual of its own)" in said
     lines = said[said.index("\ntrainer ") :].splitlines()[3:]
     assert [line.split()[0] for line in lines[:2]] == ["TAC", "MaPLe"]
     assert lines[0].split() == ["TAC", *["70.0", "+-", "0.0"] * 3, "12,345", "1.5", "700"]

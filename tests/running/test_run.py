@@ -63,6 +63,28 @@ def test_protocols_on_real_data(output):
         assert base.opts[-1] == "base" and new.opts[-1] == "new"
 
 
+def test_methods_that_serve_no_new_classes(output):
+    """Catches: jobs that can only fail; a method left out without a word, or out of protocols that it can run."""
+    words = ["--protocol", "all", "--trainers", "CoOp", "TaskRes", "--datasets", "shapes", "--seeds", "1"]
+    trainers = {name: {job.specs[0].trainer for job in jobs} for name, jobs in plans(*words).items()}
+    both = {"CoOp", "TaskRes"}
+    assert trainers == {
+        "base2new": {"CoOp"},
+        "cross_dataset": {"CoOp"},
+        "domain_generalisation": both,
+        "few_shot": both,
+    }
+    said = campaign(*words).headline()
+    for name in ("base2new", "cross_dataset"):
+        assert (
+            f"Left out of {name}, as they serve no new classes: TaskRes (each class has a residual of its own)" in said
+        )
+    words = ["--protocol", "cross_dataset", "--trainers", "TaskRes", "--source", "shapes", "--seeds", "1"]
+    assert len(plans(*words, "--targets")["cross_dataset"]) == 1  # training alone
+    with pytest.raises(ValueError, match="cross_dataset tests on other classes than it trains on"):
+        plans(*words)
+
+
 def test_protocols_on_the_embedded_world(output, monkeypatch):
     """Catches: ImageNet asked for, 200 epochs of CoOp, 9 layers of a CLIP that has 4, the environment's epochs lost."""
     words = ["--protocol", "all", "--trainers", "CoOp", "MaPLe", "--seeds", "1"]

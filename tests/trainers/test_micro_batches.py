@@ -5,14 +5,13 @@ import random
 
 import pytest
 import torch
+from support import WITHOUT_DROPOUT
 
 from clusterprompt.registration import own_trainers
 from clusterprompt.trainers.parts.batch import Batch
 from clusterprompt.trainers.parts.gradients import backpropagate, views_at_once
 
 LEARNING = [cls.__name__ for cls in own_trainers() if cls.__name__ != "ZeroshotCLIP" and not cls.batch_coupled]
-# Dropout draws other masks for a part than for the whole: it is left out of the comparison.
-WITHOUT_DROPOUT = {"TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0)}
 
 
 def gradients(trainer, views):

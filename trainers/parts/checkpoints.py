@@ -83,7 +83,8 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
-        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``.
+        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``; the ``metadata`` of
+        other programs' files.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -92,7 +93,7 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if str(path).endswith(".safetensors"):
         return _read_safetensors(path)
     content = load_data(path)
-    notes = content if isinstance(content, dict) and "state_dict" in content else {}
+    notes = content if isinstance(content, dict) and {"state_dict", "metadata"} & content.keys() else {}
     return state_dict_in(content, path), _checked(notes)
 
 
@@ -118,7 +119,14 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 
 
 # What the notes of a checkpoint may be.
-_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list, "text_source": str}
+_KINDS: dict[str, Any] = {
+    "epoch": (int, str),
+    "method": str,
+    "trained_on": dict,
+    "classes": list,
+    "text_source": str,
+    "metadata": dict,
+}
 
 
 def _checked(notes: Mapping[str, Any]) -> dict[str, Any]:

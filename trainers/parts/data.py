@@ -102,6 +102,28 @@ def validates(dataset: Any) -> bool:
     return bool(val) and val != test
 
 
+def full_validation(cfg: Any) -> Any | None:
+    """Return a loader of all validation images of a config's classes, of which a few-shot run has a sample.
+
+    None if the data set has none of its own.
+    """
+    whole = cfg.clone()
+    whole.defrost()
+    whole.DATASET.NUM_SHOTS, whole.VERBOSE = -1, False
+    whole.freeze()
+    dataset = data_manager.build_dataset(whole)
+    if not validates(dataset):
+        return None
+    return data_manager.build_data_loader(
+        whole,
+        data_source=dataset.val,
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
+        tfm=data_manager.build_transform(whole, is_train=False),
+        is_train=False,
+        dataset_wrapper=ImageLoader,
+    )
+
+
 def no_validation(dataset: Any) -> str:
     """Say that a data set has no validation images of its own."""
     its = "validates on its test images" if dataset.val else "has no validation images"

@@ -42,6 +42,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> Origin:
             f"{path} serves no other classes than those it was trained on, {_few(trained_classes)}: "
             f"{trainer.tied_to_classes}. Here they are {_few(trainer.classnames)}"
         )
+    weights = dict(trainer.named_weights(weights, notes))
     trainer.before_load(weights)
     try:
         fitting = learner_weights(

@@ -34,6 +34,10 @@ SIGNS = (
     ("KgCoOp", "prompt_learner", r"bias_vectors", r"meta_net\.linear2\..+"),
     ("CoCoOp", "prompt_learner", r"meta_net\.linear2\.weight", r"bias_vectors"),
     ("TCP", "prompt_learner", r"meta_net\.linear2\.weight", None),
+    ("CLIPAdapter", "clip_adapter", r"fc\.0\.weight", None),
+    ("TaskRes", "prompt_learner", r"text_feature_residuals", None),
+    ("CLIPLoRA", "clip_lora", r"(text|vision)\.0\..\.A|layer_0\..+\.w_lora_A", None),
+    ("TipAdapter", "tip_adapter", r"keys", None),
     ("CoOp", "prompt_learner", r"ctx", r"meta_net\..+|bias_vectors|image_encoder\..+"),
     ("ProGrad", "prompt_learner", r"ctx", r"meta_net\..+|bias_vectors|image_encoder\..+"),
 )
