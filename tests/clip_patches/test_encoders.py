@@ -6,6 +6,7 @@ import torch
 from clusterprompt.clip_patches import encoders, plain
 from clusterprompt.clip_patches.attention import precontext_mask
 from clusterprompt.clip_patches.loading import tokenize
+from clusterprompt.clip_patches.shared_prefix import chunk_sizes
 
 NAMES = [
     "a photo of a cat.",
@@ -164,7 +165,7 @@ def test_classes_of_very_different_length(clip, images):
         "a photo of a dog.",
     ]
     sentences, prompts = encoders.embed_tokens(clip, tokenize(names)), random_prompts(2, images, TEXT)
-    assert encoders._chunk_sizes(sentences.eot.sort().values + 1 - sentences.shared, 9) == [3, 1]
+    assert chunk_sizes(sentences.eot.sort().values + 1 - sentences.shared, 9) == [3, 1]
     assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
 
 
