@@ -72,7 +72,7 @@ class Slots:
         if isinstance(given, Tensor):
             self.aside = given.expand(x.shape[0], -1, -1)
         elif given is not None:
-            x = torch.cat([x[:, :slot], given(x[:, slot:end]), x[:, end:]], dim=1)
+            x = torch.cat([x[:, :slot], given(x[:, slot:end]).to(x.dtype), x[:, end:]], dim=1)
         overwritten = isinstance(self._given(layer + 1), Tensor)
         if self.aside is not None and not overwritten and layer != self.last:
             # From here on they are ordinary tokens.

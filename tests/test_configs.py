@@ -182,7 +182,11 @@ def official_sheet(path, dataset=""):
     """
     name = f"{path.parent.name}/{path.stem}" + (f":{dataset}" if dataset else "")
     with open(Path(__file__).with_name("official_settings.csv"), newline="") as file:
-        return {row["key"]: row["value"] for row in csv.DictReader(file) if fnmatch(name, row["yaml"]) and (":" in row["yaml"]) == bool(dataset)}
+        return {
+            row["key"]: row["value"]
+            for row in csv.DictReader(file)
+            if fnmatch(name, row["yaml"]) and (":" in row["yaml"]) == bool(dataset)
+        }
 
 
 def claims_to_be_official(path):
