@@ -10,8 +10,9 @@ from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Templ
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
-# Biases; crops, which Dassl 0.5 does not know; ProGrad's node in its authors' code.
+# Biases; crops, which Dassl 0.5 does not know; ProGrad's node and MMRL's TASK in their authors' code.
 ADDED: dict[str, Any] = {
+    "TASK": "",
     "DATASET.SUBSAMPLE_CLASSES": "all",
     "DATASET.CSV": "",
     "DATASET.TEMPLATE": "",
@@ -33,11 +34,13 @@ TRANSFORMS = (
     *("imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment", "randaugment2", "randaugment_fixmatch"),
 )
 SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+TASKS = ("", "B2N", "FS", "CD")
 BATCH = Whole("images in a batch", 1, 100_000)
 JITTER = Real("strength of the colour jitter", 0, 100)
 BETA = Real("Adam's decay of the averages", 0, 1, below=True)
 
 KEYS: dict[str, Rule] = {
+    "TASK": OneOf("which logits MMRL's tests read, by its authors' protocols; '': by what is known", TASKS),
     "SEED": Whole("seed of all random draws; -1: not fixed", -1, 2**32 - 1),
     "OUTPUT_DIR": Text("folder of the run's results", empty=False),
     "RESUME": Text("folder of the run to go on with; empty: OUTPUT_DIR"),

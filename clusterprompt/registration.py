@@ -33,7 +33,7 @@ def extend_cfg(cfg: Any) -> None:
 
     log_to_stdout()
     methods = own_trainers()
-    _register(TRAINER_REGISTRY, methods, "trainer")
+    _register(TRAINER_REGISTRY, [*methods, *_official_names(methods)], "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
         for name in ("template", "same_names"):  # our trainers read them from the host's class, too
@@ -43,8 +43,8 @@ def extend_cfg(cfg: Any) -> None:
     frozen = cfg.is_frozen()
     cfg.defrost()
     for key, value in ADDED.items():
-        name, _, option = key.partition(".")
-        cfg.setdefault(name, CfgNode()).setdefault(option, copy(value))
+        node, _, option = key.rpartition(".")
+        (cfg.setdefault(node, CfgNode()) if node else cfg).setdefault(option, copy(value))
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for option, default in trainer.options.items():
@@ -126,6 +126,16 @@ def _classes_below(folder: str, base: type) -> list:
             if defined_here and cls is not base and not cls.__name__.startswith("_"):
                 found.append(cls)
     return found
+
+
+def _official_names(methods: list) -> list:
+    """Return a class for each method whose authors call it otherwise; its instances are the method's own."""
+
+    def builds(method: Any) -> Callable:
+        return lambda cls, *args, **kwargs: method(*args, **kwargs)
+
+    named = [(cls, vars(cls).get("official_trainer")) for cls in methods]
+    return [type(name, (cls,), {"__new__": builds(cls), "config_node": cls.node()}) for cls, name in named if name]
 
 
 def _register(registry: Any, classes: list, kind: str) -> list:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support import decode, rename
+from support import decode, node_of, rename
 
 LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
 FOLDER = Path(__file__).parent / "golden"
@@ -20,15 +20,20 @@ TRAINERS = {
     "promptsrc": "PromptSRC",
     "tac": "TAC",
     "tac_dropout": "TAC",
+    "mmrl": "MMRL",
+    "mmrlpp": "MMRLpp",
 }
 
 
 class Recording:
-    """A recording with its entries below a path as dicts."""
+    """A recording with its entries below a path as dicts; what it has in common with another lies there alone."""
 
     def __init__(self, name):
         arrays = dict(np.load(FOLDER / f"{name}.npz"))
         self.info = json.loads(arrays.pop("json").tobytes())
+        for other, keys in self.info.get("borrowed", {}).items():
+            with np.load(FOLDER / f"{other}.npz") as file:
+                arrays.update({key: file[key] for key in keys})
         self.tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
         self.steps = [{**step, **self.below(f"iters/{i}/")} for i, step in enumerate(self.info["iters"])]
 
@@ -46,16 +51,12 @@ class Recording:
 def start(name, build, subsample="base"):
     """Build the trainer of a recording and give it the recorded start."""
     recording = Recording(name)
-    node = "TRAINER.COOP" if name == "kgcoop" else f"TRAINER.{TRAINERS[name].upper()}"
+    node = f"TRAINER.{node_of(TRAINERS[name])}"
     pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
     if name == "tac":
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
-    pairs += [
-        "DATALOADER.K_TRANSFORMS",
-        recording.info["config"]["K_TRANSFORMS"],
-        "OPTIM.LR",
-        recording.info["config"]["OPTIM"]["LR"],
-    ]
+    pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"]]
+    pairs += [x for key, value in recording.info["config"]["OPTIM"].items() for x in (f"OPTIM.{key}", value)]
     trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
     assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
     weights = rename(trainer, recording.below("init_trainable/"))
@@ -64,7 +65,9 @@ def start(name, build, subsample="base"):
     if weights and subsample == "base":
         if "topk" in recording:
             trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
-        trainer.learner.load_state_dict(weights)
+        missing = [key for key, _ in trainer.learner.named_parameters() if key not in weights]
+        assert not missing, f"the recording has no start of {missing}"
+        trainer.learner.load_state_dict({**trainer.learner.state_dict(), **weights})  # buffers are the trainer's own
     return trainer, recording
 
 
@@ -78,13 +81,8 @@ def logits(trainer, images):
 def official_state(trainer, recording):
     """Fill the recorded names of an official checkpoint: learned entries as recorded, others with other values."""
     learned = recording.below("final_trainable/")
-    learned.update(
-        {
-            name.removeprefix("prompt_learner."): value
-            for name, value in learned.items()
-            if recording.info["state_keys"][0] == "ctx"
-        }
-    )
+    inner = {name.partition(".")[2]: value for name, value in learned.items()}  # of a learner registered alone
+    learned.update({name: value for name, value in inner.items() if name in recording.info["state_keys"]})
     if "topk" in recording:
         learned.update({"topk": recording["topk"], "prompt_learner.topk": recording["topk"]})
     return {name: learned.get(name, torch.zeros(1)) for name in recording.info["state_keys"]}

@@ -143,9 +143,9 @@ def config(trainer, data, backbone, output, *pairs):
 
 def node_of(trainer):
     """Name of a trainer's node below cfg.TRAINER."""
-    from dassl.engine import TRAINER_REGISTRY
+    from clusterprompt.registration import own_trainers
 
-    return TRAINER_REGISTRY.get(trainer).node()
+    return next(cls.node() for cls in own_trainers() if cls.__name__ == trainer)
 
 
 def build(*args, **kwargs):

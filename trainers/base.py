@@ -34,6 +34,7 @@ from .parts.checkpoints import Renames
 from .parts.data import load_data, no_validation, validates
 from .parts.declaration import Declaration
 from .parts.loading import load_learner
+from .parts.origin import Origin
 from .parts.resumable import ResumableTrainer
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         official_ignored: Patterns of entries in official checkpoints that are not loaded.
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
+        loaded: Origin of the weights that were loaded; None while the learner learns the classes at hand itself.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
     """
@@ -121,6 +123,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
             task: Build for inference on these classes: no data set, no loaders.
         """
         self.task = task
+        self.loaded: Origin | None = None
         self.recorder = Recorder(self)
         self.batch_accuracy: float | None = None
         self._classes_fixed = False
@@ -141,6 +144,19 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def template(self) -> str:
         """The hand-written prompt: the config's, else the data set's."""
         return self.cfg.DATASET.TEMPLATE or getattr(self.dm.dataset, "template", "a photo of a {}.")
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the classes at hand are those of the training, for methods that evaluate others in another way.
+
+        Where nobody has written down what a checkpoint was trained on, all classes but the new half count as known.
+        """
+        if self.loaded is None:
+            return True
+        if self.loaded.classnames and self.loaded.trained_on:
+            same_data = self.loaded.trained_on.get("dataset") == self.cfg.DATASET.NAME
+            return same_data and list(self.loaded.classnames) == list(self.classnames)
+        return self.cfg.DATASET.SUBSAMPLE_CLASSES != "new"
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -258,6 +274,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def before_train(self) -> None:
         """Refuse to choose an epoch by the test images; then see :meth:`ResumableTrainer.before_train`."""
         self.check_validation()
+        self.loaded = None
         super().before_train()
 
     def run_epoch(self) -> None:

@@ -24,11 +24,13 @@ class Declaration:
             such a rule takes values of its default's kind.
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
+        official_trainer: Name of the trainer in its authors' code, under which it is registered as well.
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
     allowed: Mapping[str, Rule] = SHARED
     config_node = ""
+    official_trainer = ""
 
     @classmethod
     def node(cls) -> str:

@@ -26,7 +26,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> None:
     """
     learner, name = trainer.learner, type(trainer).__name__
     weights, notes = read_with_notes(path)
-    method, trained_on, trained_classes = origin_of(path, notes)
+    method, trained_on, trained_classes = origin = origin_of(path, notes)
     if learner is None:
         raise ValueError(f"{path} cannot be loaded: {name} learns nothing")
     if method and method != name:
@@ -49,7 +49,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> None:
             raise
         raise ValueError(f"{error}. By its entries it is of {' or '.join(others)}, not of {name}") from error
     learner.load_state_dict(fitting)
-    trainer.recorder.trained_on = trained_on
+    trainer.loaded, trainer.recorder.trained_on = origin, trained_on
     trainer.recorder.checkpoint = checkpoint_mark(path) if trainer.task is None else None
     print(f"Loaded {trainer.checkpoint_folder} from {path} (epoch {notes.get('epoch', '?')})")
 
