@@ -13,7 +13,7 @@ from .stock import Block
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 Prompts: TypeAlias = Sequence["Tensor | Change | None"]
-Beside: TypeAlias = Callable[[str, int, Tensor], Tensor]
+Beside: TypeAlias = Callable[[str, int, Tensor], "Tensor | None"]
 
 
 class Tower(NamedTuple):
@@ -23,7 +23,7 @@ class Tower(NamedTuple):
         name: ``visual`` or ``text``.
         blocks: Its residual attention blocks.
         beside: From the tower's name, a layer (1 to L) and tokens at its input, (..., D), to what is added to the
-            block's output for them. It looks at each token alone.
+            block's output for them; None for nothing. It looks at each token alone.
     """
 
     name: str
@@ -33,7 +33,8 @@ class Tower(NamedTuple):
     def finish(self, layer: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the new states of the querying tokens; see :func:`.attention.finish_block`."""
         out = finish_block(self.blocks[layer - 1], x, q, k, v, mask)
-        return out if self.beside is None else out + self.beside(self.name, layer, x).to(out.dtype)
+        added = self.beside(self.name, layer, x) if self.beside else None
+        return out if added is None else out + added.to(out.dtype)
 
 
 class Slots:

@@ -132,5 +132,6 @@ def _blocks(
         h = block.ln_1(x).transpose(0, 1)  # (T, N, D), as CLIP's blocks expect it
         out = x + block.attn(h, h, h, need_weights=False, attn_mask=visible)[0].transpose(0, 1)
         out = out + block.mlp(block.ln_2(out))
-        x = out if beside is None else out + beside(name, layer, x)
+        added = beside(name, layer, x) if beside else None
+        x = out if added is None else out + added
     return x

@@ -22,6 +22,7 @@ TRAINERS = {
     "tac_dropout": "TAC",
     "mmrl": "MMRL",
     "mmrlpp": "MMRLpp",
+    "mma": "MMA",
 }
 
 

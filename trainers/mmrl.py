@@ -182,8 +182,10 @@ class MMRL(PromptTrainer):
         return unit(features), unit(states.mean(dim=1).float() @ projection.float())
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Return what the class texts are compared with, (B, d): normalised features, or where logits are fused, the
-        blend of both, whose products with the texts are the fused cosines.
+        """Return what is compared with the class texts, (B, d).
+
+        These are normalised features; where logits are fused, the blend of both, whose products with the texts are the
+        fused cosines.
         """
         if not self.fuses:
             prompts = self.prompts(self.learner.vision(self.learner.tokens))
