@@ -6,6 +6,7 @@ The reference for the tests and the benchmark. Nothing else uses it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,10 @@ def encode_image(
     images: Tensor,
     prompts: Prompts = (),
     mask: Tensor | None = None,
-    *,
-    bare: bool = False,
-    beside: Beside | None = None,
+    **hooks: Any,
 ) -> Tensor:
     """Encode images; see :func:`encoders.encode_image`."""
-    return _vision(clip, images, prompts, mask, bare, beside)[:, 0] @ clip.visual.proj
+    return _vision(clip, images, prompts, mask, **hooks)[:, 0] @ clip.visual.proj
 
 
 def encode_image_inserted(
@@ -32,17 +31,20 @@ def encode_image_inserted(
     images: Tensor,
     prompts: Prompts,
     mask: Tensor | None = None,
-    *,
-    bare: bool = False,
-    beside: Beside | None = None,
+    **hooks: Any,
 ) -> tuple[Tensor, Tensor]:
     """Encode images, and return the inserted tokens; see :func:`encoders.encode_image_inserted`."""
-    x = _vision(clip, images, prompts, mask, bare, beside)
+    x = _vision(clip, images, prompts, mask, **hooks)
     return x[:, 0] @ clip.visual.proj, x[:, len(clip.visual.positional_embedding) :]
 
 
 def _vision(
-    clip: CLIP, images: Tensor, prompts: Prompts, mask: Tensor | None, bare: bool, beside: Beside | None
+    clip: CLIP,
+    images: Tensor,
+    prompts: Prompts,
+    mask: Tensor | None,
+    bare: bool = False,
+    beside: Beside | None = None,
 ) -> Tensor:
     """Return all tokens after the last layer and ``ln_post``."""
     visual = clip.visual
@@ -62,19 +64,14 @@ def encode_text(
     sentences: Sentences,
     prompts: Prompts = (),
     budget_mb: int = 0,
-    *,
-    bare: bool = False,
-    beside: Beside | None = None,
+    **hooks: Any,
 ) -> Tensor:
     """Encode class sentences; see :func:`encoders.encode_text`. ``budget_mb`` is not used."""
     images = [len(p) for p in prompts if isinstance(p, Tensor) and p.dim() in (3, 4)]
     if not images:
-        return _encode_sentences(clip, sentences, prompts, bare, beside)
+        return _encode_sentences(clip, sentences, prompts, **hooks)
     return torch.stack(
-        [
-            _encode_sentences(clip, sentences, [_of_image(p, i) for p in prompts], bare, beside)
-            for i in range(max(images))
-        ]
+        [_encode_sentences(clip, sentences, [_of_image(p, i) for p in prompts], **hooks) for i in range(max(images))]
     )
 
 
@@ -83,7 +80,9 @@ def _of_image(prompts, i: int):
     return prompts[i % len(prompts)] if isinstance(prompts, Tensor) and prompts.dim() > 2 else prompts
 
 
-def _encode_sentences(clip: CLIP, sentences: Sentences, prompts: Prompts, bare: bool, beside: Beside | None) -> Tensor:
+def _encode_sentences(
+    clip: CLIP, sentences: Sentences, prompts: Prompts, bare: bool = False, beside: Beside | None = None
+) -> Tensor:
     x, eot, _ = sentences
     x = x.type(clip.dtype)
     inserted = next((p.shape[-2] for p in prompts if isinstance(p, Tensor)), 0)

@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from copy import copy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def extend_cfg(cfg: Any) -> None:
 
     log_to_stdout()
     methods = own_trainers()
-    _register(TRAINER_REGISTRY, [*methods, *_official_names(methods)], "trainer")
+    official = [_called(name, cls) for cls in methods if (name := vars(cls).get("official_trainer"))]
+    _register(TRAINER_REGISTRY, [*methods, *official], "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
         for name in ("template", "same_names"):  # our trainers read them from the host's class, too
@@ -128,14 +130,11 @@ def _classes_below(folder: str, base: type) -> list:
     return found
 
 
-def _official_names(methods: list) -> list:
-    """Return a class for each method whose authors call it otherwise; its instances are the method's own."""
-
-    def builds(method: Any) -> Callable:
-        return lambda cls, *args, **kwargs: method(*args, **kwargs)
-
-    named = [(cls, vars(cls).get("official_trainer")) for cls in methods]
-    return [type(name, (cls,), {"__new__": builds(cls), "config_node": cls.node()}) for cls, name in named if name]
+@lru_cache
+def _called(name: str, method: Any) -> type:
+    """Return a class of another name whose instances are the method's own."""
+    builds = lambda cls, *args, **kwargs: method(*args, **kwargs)  # noqa: E731
+    return type(name, (method,), {"__new__": builds, "config_node": method.node()})
 
 
 def _register(registry: Any, classes: list, kind: str) -> list:

@@ -55,7 +55,7 @@ def boundaries(rule):
             [end if left_out else math.nextafter(end, beyond) for end, left_out, beyond in ends],
         )
     if isinstance(rule, allowed.OneOf):
-        return list(rule.values), ["", "no such name", 10**9]
+        return list(rule.values), [value for value in ("", "no such name", 10**9) if value not in rule.values]
     if isinstance(rule, allowed.Flag):
         return [True, False], [0, 1, "yes", ""]
     if isinstance(rule, allowed.Words):
