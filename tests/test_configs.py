@@ -133,7 +133,7 @@ def test_ours(path):
     config.merge_file(cfg, path)
     node = TRAINER_REGISTRY.get(path.parent.name).node()
     text = path.read_text()
-    below = re.findall(r"^  ([A-Z]+):$", text[text.index("\nTRAINER:") :], re.M)
+    below = re.findall(r"^  (\w+):$", text[text.index("\nTRAINER:") :], re.M)
     assert below == [node]
     assert path.stem in PROTOCOLS and text.startswith(
         f"# {'Zero-shot CLIP' if path.parent.name == 'ZeroshotCLIP' else path.parent.name}"
@@ -233,8 +233,7 @@ def test_tables_of_data_sets(path):
             trainer.check_cfg(cfg)
             sheet = official_sheet(yaml, dataset)
             official |= set(sheet)
-            for key, value in sheet.items():
-                wanted.merge_from_list([key, value])
+            config.merge_settings(wanted, sheet, "official_settings.csv")
             for key in {*sheet, *given}:
                 ours, theirs = config.get(cfg, key), config.get(wanted, key)
                 assert ours == theirs, f"{yaml.stem}, {dataset}: {key} is {ours}, official is {theirs}"

@@ -26,6 +26,9 @@ EPOCHS: dict[str, tuple] = {
     "PromptSRC": (5, 45, "TRAINER.PROMPTSRC.GPA_MEAN", "4"),
     "TAC": (5, 62),
     "AttriPrompt": (4, 60),
+    "MMRL": (5, 40),
+    "MMRLpp": (5, 40),
+    "MMA": (5, 30),
 }
 OTHERS = (5, 40)  # a method that is not in the list
 

@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from .. import configs
@@ -33,6 +34,8 @@ from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 
 CONFIGS = Path(configs.__file__).parent
+# Settings that name layers, by their first letters, and what suits a tower of any depth.
+ANY_DEPTH = {"PROMPT_DEPTH": "-1", "REP_LAYERS": "[]", "ADAPTER_START": "-1", "ADAPTER_END": "-1"}
 # Keys that a spec sets itself, and where they come from.
 OWN_KEYS = {
     "DATASET.NUM_SHOTS": "SHOTS=<number> in the environment, or --shots",
@@ -163,6 +166,11 @@ def is_drawn(dataset: str) -> bool:
     return any(cls.drawn for cls in registration.own_datasets() if cls.__name__ == name)
 
 
+def _any_depth(key: str) -> str:
+    """Return the value of a setting of layers that suits a tower of any depth; empty for other settings."""
+    return next((value for start, value in ANY_DEPTH.items() if key.split(".")[-1].startswith(start)), "")
+
+
 # ---------------------------------------------------------------------- a run
 @dataclass(frozen=True)
 class RunSpec:
@@ -230,27 +238,26 @@ class RunSpec:
         model = self.leg.model
         return str(model.folder(self.output, self.trainer, self.cfg, self.seed)) if model else ""
 
-    def deep_prompts(self) -> dict[str, int]:
-        """Return the prompt depths of the yaml that are beyond the layers of the embedded CLIP, by key."""
-        path = trainer_config(self.trainer, self.cfg)
+    def deep_prompts(self) -> dict[str, Any]:
+        """Return the settings that name layers beyond those of the embedded CLIP, by key."""
         if self.backbone != "tiny":
             return {}
         from ..clip_patches.embedded_clip import GEOMETRY
 
-        yaml_file = find_config(path)
+        yaml_file = find_config(trainer_config(self.trainer, self.cfg))
         table = dataset_settings(yaml_file, Path(self.leg.dataset).stem)
-        layers = min(GEOMETRY[2], GEOMETRY[9])
+        depth = min(GEOMETRY[2], GEOMETRY[9])
         return {
             key: value
             for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
-            if key.split(".")[-1].startswith("PROMPT_DEPTH") and value > layers and key not in self.pairs
+            if _any_depth(key) and key not in self.pairs and max(np.atleast_1d(value)) > depth
         }
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:
         """Return what ``clusterprompt train`` is asked to do."""
         leg = self.leg
         shots = leg.shots if leg.images is None else leg.images
-        pairs = [*self.pairs, *(word for key in self.deep_prompts() for word in (key, "-1"))]
+        pairs = [*self.pairs, *(word for key in self.deep_prompts() for word in (key, _any_depth(key)))]
         epochs = ["OPTIM.MAX_EPOCH", str(self.epochs)] if self.epochs else []
         own = {
             "output_dir": self.folder,
