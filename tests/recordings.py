@@ -23,6 +23,8 @@ TRAINERS = {
     "mmrl": "MMRL",
     "mmrlpp": "MMRLpp",
     "mma": "MMA",
+    "atprompt": "ATPrompt",
+    "atprompt_multitoken": "ATPrompt",
 }
 
 

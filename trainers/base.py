@@ -224,7 +224,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         logger.info(
             "%s learns %s parameters on a frozen %s, precision %s, on %s",
             type(self).__name__,
-            f"{sum(p.numel() for p in self.learner.parameters()):,}",
+            f"{sum(p.numel() for p in self.learner.parameters() if p.requires_grad):,}",
             self.cfg.MODEL.BACKBONE.NAME,
             self.precision,
             measure.device_name(self.device),

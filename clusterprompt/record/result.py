@@ -182,7 +182,7 @@ class RunRecord:
             fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
             checkpoint=recorder.checkpoint,
             epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
-            learned_parameters=0 if learner is None else sum(p.numel() for p in learner.parameters()),
+            learned_parameters=sum(p.numel() for p in (learner.parameters() if learner else ()) if p.requires_grad),
             seconds={name: round(value, 2) for name, value in recorder.seconds.items()},
             seconds_per_epoch=round(recorder.seconds_per_epoch, 3),
             peak_memory_mb=round(measure.peak_memory_mb(trainer.device), 1),
