@@ -35,11 +35,13 @@ class Whole(Rule):
 
     least: int
     most: int
-    also: tuple[int, ...] = ()
+    also: tuple[int | str | None, ...] = ()
 
     def takes(self, value: Any) -> bool:
         """See :meth:`Rule.takes`."""
-        return type(value) is int and (self.least <= value <= self.most or value in self.also)
+        if type(value) is int and self.least <= value <= self.most:
+            return True
+        return any(type(value) is type(each) and value == each for each in self.also)
 
     def __str__(self) -> str:
         others = "".join(f", or {number}" for number in self.also)

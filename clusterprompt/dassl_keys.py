@@ -20,6 +20,7 @@ ADDED: dict[str, Any] = {
     "DATASET.GREY_RANGE": [],
     "DATASET.FEWER_SHOTS": False,
     "TRAIN.WANDB": "",
+    "TRAIN.MICRO_BATCH": None,
     "INPUT.RRCROP_SCALE": (0.08, 1.0),
     "LOSS.GM": False,
     "LOSS.NAME": "",
@@ -115,6 +116,9 @@ KEYS: dict[str, Rule] = {
     "TRAIN.CHECKPOINT_FREQ": Whole("epochs between checkpoints; 0: only the last epoch's", 0, 1_000_000),
     "TRAIN.PRINT_FREQ": Whole("batches between two lines of the log", 1, 1_000_000_000),
     "TRAIN.COUNT_ITER": OneOf("loader that counts an epoch's batches", ("train_x", "train_u", "smaller_one")),
+    "TRAIN.MICRO_BATCH": Whole(
+        "views of images in memory at a time; None or 0: all; auto: what fits", 0, 1_000_000, (None, "auto")
+    ),
     "TRAIN.WANDB": Text("project of Weights & Biases; empty: not used"),
     "TEST.EVALUATOR": OneOf("evaluator", ("Classification",)),
     "TEST.SPLIT": OneOf("images that are tested", ("test", "val")),
@@ -159,3 +163,21 @@ def check_together(cfg: Any) -> None:
             f"OPTIM.SGD_NESTEROV True needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0, not {s.MOMENTUM} and "
             f"{s.SGD_DAMPNING}"
         )
+
+
+def either(cfg: Any, own: str, other: str, default: Any) -> Any:
+    """Return an option that may be given in two places: the value that is not the default.
+
+    Args:
+        cfg: The config.
+        own: Its key in the method's node.
+        other: Its key in the authors' configs.
+        default: Of both.
+
+    Raises:
+        ValueError: Both are given and differ.
+    """
+    ours, theirs = get(cfg, own), get(cfg, other)
+    if default not in (ours, theirs) and ours != theirs:
+        raise ValueError(f"{own} is {ours} and {other} is {theirs}; give one of the two")
+    return theirs if ours == default else ours

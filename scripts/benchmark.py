@@ -1,6 +1,7 @@
 """Measure a trainer's step and test against the plain path, at the size of a real CLIP with random weights.
 
     python scripts/benchmark.py --trainer TAC --classes 50 200 1000 --batch 8 8 2 --geometry ViT-B/16
+    python scripts/benchmark.py --trainer TAC --classes 50 --batch 8 --micro-batch 8 --device cuda --prec amp
 
 The plain path is what the tests compare with (clip_patches/plain.py): all 77 text positions, every token of every layer
 computed, nothing kept between steps. Both paths run in turn in one process on the same inputs; the fastest of the
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from clusterprompt.trainers.base import PromptTrainer
 
 Result = TypeVar("Result")
+CPU = torch.device("cpu")
 # embed_dim, resolution, vision layers, vision width, patch, context, vocabulary, text width, text heads, text layers
 GEOMETRIES = {
     "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
@@ -56,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
-    peak = matmul_peak()
+    peak = matmul_peak(args)
     print(
-        f"{args.trainer}, {args.geometry} with random weights, {args.prec}, {args.threads} threads; "
+        f"{args.trainer}, {args.geometry} with random weights, {args.prec}, {measure.device_name(args.device)}; "
         f"matmul peak {peak / 1e9:.0f} GFLOP/s; fastest of {args.repeats}",
         flush=True,
     )
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"arguments": vars(args), "rows": records}, file, indent=2)
+            json.dump({"arguments": vars(args), "rows": records}, file, indent=2, default=str)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -96,6 +98,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--geometry", choices=GEOMETRIES, default="ViT-B/16")
     parser.add_argument("--prec", default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--micro-batch", type=int, help="views at a time (TRAIN.MICRO_BATCH), fast path only")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--plain-chunk", type=int, default=400, help="most classes in one text graph of the plain path")
     parser.add_argument("--json", help="also write the rows to this file")
@@ -110,10 +114,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def matmul_peak(size: int = 3072) -> float:
-    """Measure the machine's fp32 matmul rate, FLOP/s."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    best = min(timed(lambda: a @ b)[0] for _ in range(6))
+def matmul_peak(args: argparse.Namespace) -> float:
+    """Measure the device's matmul rate in the precision of the run, FLOP/s."""
+    cuda = args.device.type == "cuda"
+    dtype = torch.float16 if cuda and args.prec in ("amp", "fp16") else torch.float32
+    size = 8192 if cuda else 3072
+    a, b = torch.randn(2, size, size, device=args.device, dtype=dtype)
+    best = min(timed(lambda: a @ b, args.device)[0] for _ in range(6))
     return 2 * size**3 / best
 
 
@@ -140,16 +147,18 @@ def build(args: argparse.Namespace, classes: int, batch: int) -> PromptTrainer:
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
     cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = args.trainer, args.geometry, True
-    cfg.OPTIM.NAME, cfg.USE_CUDA, cfg.VERBOSE = "sgd", False, False
+    cfg.OPTIM.NAME, cfg.USE_CUDA, cfg.VERBOSE = "sgd", args.device.type == "cuda", False
     node = cfg.TRAINER[TRAINER_REGISTRY.get(args.trainer).node()]
     node.PREC = args.prec
     for key in node:
+        if args.micro_batch and key.endswith("_DROPOUT"):
+            node[key] = 0.0  # parts draw other masks than the whole batch
         if key.startswith("PROMPT_DEPTH"):
             if args.geometry == "small":
                 node[key] = min(node[key], anatomy(random_clip(args.geometry)).text_layers)
 
     def build_data_loader(self):
-        self.precision, self.clip = self.settings.PREC, random_clip(args.geometry)
+        self.precision, self.clip = self.settings.PREC, random_clip(args.geometry).to(self.device)
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=class_names(classes), train_x=[None] * batch))
         self.lab2cname = dict(enumerate(class_names(classes)))
 
@@ -157,7 +166,7 @@ def build(args: argparse.Namespace, classes: int, batch: int) -> PromptTrainer:
     registered = TRAINER_REGISTRY.get(args.trainer)
     with contextlib.redirect_stdout(sys.stderr):
         trainer = type(args.trainer, (registered,), {"build_data_loader": build_data_loader})(cfg)
-    trainer.num_batches, trainer.batch_idx = 10**9, 0
+    trainer.num_batches, trainer.epoch, trainer.batch_idx = 10**9, 0, 0
     return trainer
 
 
@@ -167,7 +176,8 @@ class Step:
     def __init__(self, trainer, args, batch):
         size = trainer.anatomy.input_resolution
         torch.manual_seed(1)
-        self.trainer, self.images = trainer, batch * args.views
+        self.trainer, self.images, self.micro_batch = trainer, batch * args.views, args.micro_batch
+        trainer.cfg.defrost()
         views = [torch.randn(batch, 3, size, size) for _ in range(args.views)]
         self.batch = {
             "img": views if args.views > 1 else views[0],
@@ -179,12 +189,13 @@ class Step:
     def __call__(self, keep: bool):
         """Return loss and gradients; ``keep`` lets the trainer use what it keeps between steps."""
         batch = dict(self.batch) if keep else {k: v for k, v in self.batch.items() if k != "index"}
+        self.trainer.cfg.TRAIN.MICRO_BATCH = self.micro_batch if keep else None
         self.trainer.set_model_mode("train")
         torch.manual_seed(2)  # the same dropout on both paths
         with mock.patch.object(self.trainer, "model_update"):
             loss = self.trainer.forward_backward(batch)["loss"]
         return torch.tensor(loss), torch.cat(
-            [p.grad.flatten() for p in self.trainer.learner.parameters() if p.grad is not None]
+            [p.grad.flatten().cpu() for p in self.trainer.learner.parameters() if p.grad is not None]
         )
 
     def difference(self, fast: Sequence, slow: Sequence) -> float:
@@ -198,7 +209,8 @@ class Test:
     def __init__(self, trainer, args):
         size = trainer.anatomy.input_resolution
         torch.manual_seed(3)
-        self.trainer, self.images, self.inputs = trainer, args.test_images, torch.randn(args.test_images, 3, size, size)
+        self.trainer, self.images = trainer, args.test_images
+        self.inputs = torch.randn(args.test_images, 3, size, size).to(args.device)
 
     @torch.no_grad()
     def __call__(self, keep: bool):
@@ -235,10 +247,10 @@ def compare(what: str, run: Step | Test, args: argparse.Namespace, classes: int,
                     stack.enter_context(patch)
                 discount.reset()
                 release_memory()
-                held = resident_mb()
-                measure.reset_peak_memory(torch.device("cpu"))
-                wall, cpu, out = timed(partial(run, keep=path == "fast"))
-                memory = measure.peak_memory_mb(torch.device("cpu")) - held
+                held = held_mb(args.device)
+                measure.reset_peak_memory(args.device)
+                wall, cpu, out = timed(partial(run, keep=path == "fast"), args.device)
+                memory = measure.peak_memory_mb(args.device) - held
                 results[path].append((wall - discount.wall, cpu - discount.cpu, memory, out))
     best = {path: [min(r[i] for r in runs) for i in range(3)] for path, runs in results.items()}
     learned = list(run.trainer.learner.parameters()) if run.trainer.learner is not None else []
@@ -293,15 +305,20 @@ def chunked(encode_text: Callable, size: int, discount: Discount) -> Callable:
     return encode
 
 
-def timed(function: Callable[[], Result]) -> tuple[float, float, Result]:
-    """Return wall seconds, CPU seconds and the result of a call."""
+def timed(function: Callable[[], Result], device: torch.device = CPU) -> tuple[float, float, Result]:
+    """Return wall seconds, CPU seconds and the result of a call, waiting for the GPU."""
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise()
     wall, cpu = time.perf_counter(), time.process_time()
     out = function()
+    synchronise()
     return time.perf_counter() - wall, time.process_time() - cpu, out
 
 
-def resident_mb() -> float:
-    """Resident memory of this process, MiB (0 where /proc is missing)."""
+def held_mb(device: torch.device) -> float:
+    """Memory in use: allocated on the GPU, or resident in this process (0 where /proc is missing), MiB."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -12,8 +12,9 @@ from ..clip_patches import encoders
 from ..clip_patches.anatomy import token_embeddings, tokenize
 from ..clip_patches.class_texts import readable
 from ..clip_patches.loading import token_ids
+from ..dassl_keys import either
 from .base import PromptTrainer, unit
-from .parts.options import LONGEST, either
+from .parts.options import LONGEST
 from .parts.prompts import context_from_words, context_words
 
 ATTRIBUTES = (1, 2, 3)
@@ -83,8 +84,8 @@ class ATPrompt(PromptTrainer):
             word = settings[f"ATT{i}_TEXT"]
             if not context_words(word) or word == "none":
                 raise ValueError(
-                    f"TRAINER.{cls.node()}.ATT{i}_TEXT is {word!r} and ATT_NUM is {settings.ATT_NUM}; allowed: a word for "
-                    "each attribute, or a smaller ATT_NUM"
+                    f"TRAINER.{cls.node()}.ATT{i}_TEXT is {word!r} and ATT_NUM is {settings.ATT_NUM}; allowed: a word "
+                    "for each attribute, or a smaller ATT_NUM"
                 )
 
     @classmethod

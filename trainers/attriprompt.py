@@ -6,6 +6,7 @@ Reconstructed from the paper: see docs/attriprompt.md.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..clip_patches.class_texts import class_anchors, template_sentences
 from ..clip_patches.clustering import cluster_tokens
 from ..clip_patches.loading import autocast
 from .base import Batch, PromptTrainer, unit
+from .parts import ranks
 from .parts.feature_cache import ViewCache
 from .parts.options import LAYERS, LONGEST
 from .parts.prompt_pool import PromptPool, StaticPrompts, Usage, check_settings, write_sentences
@@ -164,42 +166,51 @@ class AttriPrompt(PromptTrainer):
         return self.logits(image, self.compose(centroids)[0])
 
     # ------------------------------------------------------------------ training
+    def prepare_parts(self, parts: list[Batch]) -> list[Batch]:
+        """Encode all images first: the text-to-image term looks at the whole batch."""
+        encoded = [self.encode_batch(part) for part in parts]
+        images = ranks.gather(torch.cat([features for features, _ in encoded]))
+        labels = ranks.gather(torch.cat([part.labels for part in parts]))
+        return [replace(part, prepared=(*each, images, labels)) for part, each in zip(parts, encoded)]
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return two contrastive terms, and the distances to the un-prompted texts and of centroids to keys.
 
         A term whose weight is 0 is left out.
         """
         s = self.settings
-        image, centroids = self.encode_batch(batch)
-        text, distance = self.compose(centroids)
+        image, centroids, images, labels = (batch if batch.prepared else self.prepare_parts([batch])[0]).prepared
+        if centroids is None:
+            text, distance = self.class_features(), None
+        else:
+            text, distance = self.compose(centroids)
         ce = self.cross_entropy(self.logits(image, text), batch.labels)
         terms = {}
         if s.IMAGE_TO_TEXT:
             terms["i2t"] = s.IMAGE_TO_TEXT * ce
         if s.ALPHA:
-            terms["t2i"] = s.ALPHA * self.text_to_image(image, text, batch.labels)
+            rows = torch.arange(len(batch.labels), device=text.device)
+            own = text[batch.labels] if text.dim() == 2 else text[rows, batch.labels]  # (B, d)
+            terms["t2i"] = s.ALPHA * self.text_to_image(own, batch.labels, images, labels)
         if s.LAMBDA:
             terms["text"] = s.LAMBDA * F.l1_loss(text, self.text_anchors.expand_as(text))
         if s.KEY and distance is not None:
             terms["key"] = s.KEY * distance
         return terms
 
-    def text_to_image(self, image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each image's own class text over the batch's images.
+    def text_to_image(self, own: Tensor, own_labels: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each image's own class text over the images of the whole batch.
 
         The target is spread evenly over the images of the class.
 
         Args:
-            image: Image features, (B, d).
-            text: Text features, (C, d) or (B, C, d).
-            labels: (B,).
+            own: Text features of the images' own classes, (B, d).
+            own_labels: Those classes, (B,).
+            images: Image features of the whole batch, (N, d).
+            labels: Their labels, (N,).
         """
-        if text.dim() == 2:
-            own = text[labels]  # (B, d)
-        else:
-            own = text[torch.arange(len(labels), device=labels.device), labels]
-        same = (labels[:, None] == labels).float()
-        return F.cross_entropy(self.logits(own, image), same / same.sum(dim=1, keepdim=True))
+        same = (own_labels[:, None] == labels).float()
+        return F.cross_entropy(self.logits(own, images), same / same.sum(dim=1, keepdim=True))
 
     @torch.no_grad()
     def start_keys(self) -> None:
@@ -228,6 +239,8 @@ class AttriPrompt(PromptTrainer):
 
     def end_epoch(self) -> None:
         """Log how the epoch's images used the pools."""
+        if self.cache is not None:
+            self.cache.share()
         if "train" in self.usage:
             logger.info("epoch %d, %s", self.epoch + 1, self.usage["train"])
             self.retrieved["train"] = self.usage.pop("train").summary()

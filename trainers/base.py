@@ -29,10 +29,12 @@ from ..clip_patches.stock import CLIP
 from ..record import measure
 from ..record.history import Step
 from ..record.recorder import Recorder
+from .parts import ranks
 from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames
 from .parts.data import load_data, no_validation, validates
 from .parts.declaration import Declaration
+from .parts.gradients import backpropagate
 from .parts.loading import load_learner
 from .parts.origin import Origin
 from .parts.resumable import ResumableTrainer
@@ -57,6 +59,9 @@ class PromptTrainer(Declaration, ResumableTrainer):
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
         loaded: Origin of the weights that were loaded; None while the learner learns the classes at hand itself.
+        guides: Terms of the losses that are not minimised; ``guide_gradients`` holds their gradients by the learner's
+            parameters, for `change_gradients`.
+        batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
     """
@@ -65,6 +70,9 @@ class PromptTrainer(Declaration, ResumableTrainer):
     official_ignored: Sequence[str] = ()
     text_needs_image: Any = False  # a bool, or a property
     tied_to_classes: Any = ""  # a str, or a property
+    guides: Sequence[str] = ()
+    guide_gradients: Mapping[str, Sequence[Tensor]]
+    batch_coupled = ""
     schedule_per_step = False
     clip: CLIP
 
@@ -100,9 +108,19 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def begin_step(self) -> None:
         """Prepare the learner for a training step, before its losses. Default: nothing."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Backpropagate. Override to change gradients (ProGrad)."""
-        loss.backward()
+    def prepare_parts(self, parts: list[Batch]) -> list[Batch]:
+        """Find out, without gradients, what each part of a batch needs of the whole one. Default: nothing.
+
+        Args:
+            parts: Those of this process; see `parts/ranks.py` for what the other processes have.
+
+        Returns:
+            The parts with the findings as their ``prepared``.
+        """
+        return parts
+
+    def change_gradients(self) -> None:
+        """Change the gradients of a step before the weights move. Default: nothing."""
 
     def end_epoch(self) -> None:
         """Change the weights at the end of an epoch, before validation and checkpoint. Default: nothing."""
@@ -122,10 +140,12 @@ class PromptTrainer(Declaration, ResumableTrainer):
             cfg: Dassl's config.
             task: Build for inference on these classes: no data set, no loaders.
         """
+        ranks.check()
         self.task = task
         self.loaded: Origin | None = None
         self.recorder = Recorder(self)
         self.batch_accuracy: float | None = None
+        self.auto_micro_batch: int | None = None
         self._classes_fixed = False
         self._class_features: Tensor | None = None
         super().__init__(cfg)
@@ -275,7 +295,21 @@ class PromptTrainer(Declaration, ResumableTrainer):
         """Refuse to choose an epoch by the test images; then see :meth:`ResumableTrainer.before_train`."""
         self.check_validation()
         self.loaded = None
+        self._check_parts()
         super().before_train()
+
+    def _check_parts(self) -> None:
+        """Refuse to cut batches that cannot be cut, or into more parts than there are images."""
+        parts = "in parts (TRAIN.MICRO_BATCH)" if self.cfg.TRAIN.get("MICRO_BATCH") else ""
+        parts = f"by {ranks.count()} processes" if ranks.count() > 1 else parts
+        if parts and self.batch_coupled:
+            raise ValueError(f"{type(self).__name__} cannot take a batch {parts}: {self.batch_coupled}")
+        size = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(self.dm.dataset.train_x))
+        if size < ranks.count():
+            raise ValueError(
+                f"a batch of {size} images is too small for {ranks.count()} processes: raise "
+                "DATALOADER.TRAIN_X.BATCH_SIZE, or start fewer"
+            )
 
     def run_epoch(self) -> None:
         """Run one epoch and append its averages to the history."""
@@ -304,19 +338,15 @@ class PromptTrainer(Declaration, ResumableTrainer):
             FloatingPointError: The loss is not finite; names the terms, epoch and batch. The weights are unchanged.
         """
         self.begin_step()
-        with autocast(self.precision, self.device):
-            terms = self.losses(self.parse_batch_train(batch))
-        loss = torch.as_tensor(sum(terms.values()))
-        value = loss.item()
-        values = {name: term.item() for name, term in terms.items()}
-        if not math.isfinite(value):
+        self.model_zero_grad()
+        totals = backpropagate(self, self.parse_batch_train(batch))
+        if not math.isfinite(totals.loss):
             raise FloatingPointError(
                 f"the loss is not finite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
-                + ", ".join(f"{name} {term:.4g}" for name, term in values.items())
+                + ", ".join(f"{name} {term:.4g}" for name, term in totals.terms.items())
                 + ". Lower OPTIM.LR, or use PREC fp32"
             )
-        self.model_zero_grad()
-        self.backward(self.scaled(loss))
+        self.change_gradients()
         if self.scaler is None:
             self.model_update()
         else:
@@ -325,12 +355,12 @@ class PromptTrainer(Declaration, ResumableTrainer):
         if self.schedule_per_step or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
 
-        self.recorder.add_step(Step(value, values, self.batch_accuracy))
-        summary = {"loss": value}
-        if len(values) > 1:
-            summary.update({f"loss_{name}": term for name, term in values.items()})
-        if self.batch_accuracy is not None:
-            summary["acc"] = self.batch_accuracy
+        self.recorder.add_step(Step(totals.loss, totals.terms, totals.accuracy))
+        summary = {"loss": totals.loss}
+        if len(totals.terms) > 1:
+            summary.update({f"loss_{name}": term for name, term in totals.terms.items()})
+        if totals.accuracy is not None:
+            summary["acc"] = totals.accuracy
         return summary
 
     def scaled(self, loss: Tensor) -> Tensor:
@@ -373,9 +403,13 @@ class PromptTrainer(Declaration, ResumableTrainer):
 
     # ------------------------------------------------------------------ evaluation
     @contextmanager
-    def fixed_classes(self) -> Iterator[None]:
-        """Compute the classes' features once for all images classified inside the block."""
-        self._class_features, self._classes_fixed = None, True
+    def fixed_classes(self, features: Tensor | None = None) -> Iterator[None]:
+        """Compute the classes' features once for all images inside the block, or take them from the caller.
+
+        Args:
+            features: Normalised, (C, d).
+        """
+        self._class_features, self._classes_fixed = features, True
         try:
             yield
         finally:
@@ -390,9 +424,14 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return self._class_features
 
     def model_inference(self, input: Tensor) -> Tensor:
-        """Return the logits of a batch of images, (B, C)."""
-        with autocast(self.precision, self.device):
-            logits = self.classify(input)
+        """Return the logits of a batch of images, (B, C); each process computes its share."""
+        own = input[ranks.share(len(input))]
+        if len(own):
+            with autocast(self.precision, self.device):
+                logits = self.classify(own)
+        else:
+            logits = torch.zeros(0, len(self.classnames), device=self.device)
+        logits = ranks.gather(logits)
         self.recorder.predictions.add_logits(logits)
         return logits
 

@@ -36,7 +36,7 @@ class KgCoOp(CoOp):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy, and the distance to the frozen class texts."""
-        text = self.text_features()
+        text = self.class_features()
         similarity = (text * self.text_anchors).sum(dim=-1)  # cosines, (C,)
         return {
             "ce": self.cross_entropy(self.logits(self.image_features(batch.images), text), batch.labels),

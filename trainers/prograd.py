@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,6 +27,7 @@ class ProGrad(CoOp):
     """
 
     config_node = "COOP"
+    guides = ("divergence",)
     options = {**CoOp.options, "T": 1.0, "LAMBDA": 1.0}
     allowed = {
         "T": Real("temperature of the divergence", 0, 1000, above=True),
@@ -60,19 +60,17 @@ class ProGrad(CoOp):
         return super().build_learner()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the cross-entropy; keep the divergence from the zero-shot logits, which only guides the step."""
+        """Return the cross-entropy, and the divergence from the zero-shot logits, which only guides the step."""
         images, temperature = self.image_features(batch.images), self.option(self.cfg, "T")
-        logits = self.logits(images, self.text_features())
+        logits = self.logits(images, self.class_features())
         target = F.softmax(self.logits(images, self.text_anchors) / temperature, dim=-1)
-        self.divergence = temperature**2 * F.cross_entropy(logits / temperature, target)  # up to the target's entropy
-        return {"ce": self.cross_entropy(logits, batch.labels)}
+        divergence = temperature**2 * F.cross_entropy(logits / temperature, target)  # up to the target's entropy
+        return {"ce": self.cross_entropy(logits, batch.labels), "divergence": divergence}
 
-    def backward(self, loss: Tensor) -> None:
+    def change_gradients(self) -> None:
         """Subtract LAMBDA times the part of the gradient that would raise the divergence."""
-        weights, strength = list(self.learner.parameters()), self.option(self.cfg, "LAMBDA")
-        general = torch.autograd.grad(self.scaled(self.divergence), weights, retain_graph=True)
-        super().backward(loss)
-        for weight, gradient in zip(weights, general):
+        strength = self.option(self.cfg, "LAMBDA")
+        for weight, gradient in zip(self.learner.parameters(), self.guide_gradients["divergence"]):
             direction = F.normalize(gradient.flatten(), dim=0)
             against = (weight.grad.flatten() @ direction).clamp(max=0)  # 0 where the two agree
             weight.grad -= strength * against * direction.view_as(weight)

@@ -70,7 +70,7 @@ class PromptSRC(IVLP):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy, and the distances of text features, image features and logits to frozen CLIP's."""
-        text, image = self.text_features(), self.image_features(batch.images)
+        text, image = self.class_features(), self.image_features(batch.images)
         logits = self.logits(image, text)
         with torch.no_grad():
             teacher = unit(encoders.encode_image(self.clip, batch.images))

@@ -174,7 +174,7 @@ class TAC(PromptTrainer):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy, and the distances of text and image features to the frozen ones."""
-        text, image = self.text_features(), self.image_features(batch.images)
+        text, image = self.class_features(), self.image_features(batch.images)
         target = self.teacher_features(batch)
         return {
             "ce": self.cross_entropy(self.logits(image, text), batch.labels),
@@ -184,6 +184,7 @@ class TAC(PromptTrainer):
 
     def end_epoch(self) -> None:
         """Add the epoch to the average, which replaces the weights after the last epoch."""
+        self.teacher.share()
         self.average.add(self.learner, 1 / self.max_epoch)
         if self.epoch + 1 == self.max_epoch:
             self.average.load_into(self.learner)

@@ -59,6 +59,7 @@ class RunRecord:
         seconds_per_epoch: Wall-clock time of an epoch.
         peak_memory_mb: Most memory in use: allocated on the GPU, or resident on a CPU.
         device: Name of the device.
+        processes: How many processes trained the model together, each on a device.
         versions: Versions of the packages that can move a number.
         commit: Commit of the checkout, with ``+`` if files differed from it; empty outside a checkout.
         history: One entry an epoch.
@@ -91,6 +92,7 @@ class RunRecord:
     seconds_per_epoch: float = 0.0
     peak_memory_mb: float = 0.0
     device: str = ""
+    processes: int = 1
     versions: dict = field(default_factory=dict)
     commit: str = ""
     history: list = field(default_factory=list)
@@ -187,6 +189,7 @@ class RunRecord:
             seconds_per_epoch=round(recorder.seconds_per_epoch, 3),
             peak_memory_mb=round(measure.peak_memory_mb(trainer.device), 1),
             device=measure.device_name(trainer.device),
+            processes=measure.processes(),
             versions=measure.versions(),
             commit=commit(),
             history=recorder.history,
@@ -238,6 +241,7 @@ LOCAL_SETTINGS = (
     "USE_CUDA",
     "TRAIN.PRINT_FREQ",
     "TRAIN.WANDB",
+    "TRAIN.MICRO_BATCH",
     "INPUT.SIZE",
 )
 

@@ -10,7 +10,8 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,37 @@ def train(options: TrainOptions) -> Any:
     """
     # More loader processes than cores: the number is the yaml's, and part of what makes two runs equal.
     warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
-    with _console() as console:
+    from . import together  # it imports torch, which a command line with a mistake need not wait for
+
+    if together.restarted():
+        options = replace(options, resume=options.resume or True, overwrite=False)
+    with together.quiet_unless_first(), _console() as console, ExitStack() as stack:
         sys.stdout = head = _Tee(console)
         cfg = make_cfg(options)
-        with run_folder.owned(cfg.OUTPUT_DIR):
-            plan = prepare_output(options, cfg)
-            if plan == "skip":
-                refuse_other_data(cfg.OUTPUT_DIR, cfg)
-                return None
-            _report_table(cfg, options)
-            trainer = _build(options, cfg)
-            if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
-                trainer.check_resume()
-            sys.stdout = console
-            _open_folder(cfg, head.text.getvalue(), clear=plan == "clear")
-            with _one_error_of_writers():
-                if options.eval_only:
-                    trainer.test()
-                elif not options.no_train:
-                    trainer.train()
-            return trainer
+        together.check(cfg)
+        stack.enter_context(together.joined(cfg.USE_CUDA))
+
+        def claim_output() -> str:
+            stack.enter_context(run_folder.owned(cfg.OUTPUT_DIR))
+            return prepare_output(options, cfg)
+
+        plan = together.of_first(together.in_first(claim_output))
+        if plan == "skip":
+            together.in_first(lambda: refuse_other_data(cfg.OUTPUT_DIR, cfg))
+            return None
+        _report_table(cfg, options)
+        cfg = stack.enter_context(together.follower(cfg, resumes=plan == "resume"))
+        trainer = together.in_first(lambda: _build(options, cfg)) or _build(options, cfg)
+        if cfg.RESUME and plan != "clear" and hasattr(trainer, "check_resume"):  # Dassl's own trainers lack it
+            trainer.check_resume()
+        sys.stdout = console
+        _open_folder(cfg, head.text.getvalue(), clear=plan == "clear")
+        with _one_error_of_writers():
+            if options.eval_only:
+                trainer.test()
+            elif not options.no_train:
+                trainer.train()
+        return trainer
 
 
 def make_cfg(options: TrainOptions) -> Any:

@@ -6,26 +6,29 @@ import torch.nn.functional as F
 
 from clusterprompt.clip_patches import plain
 from clusterprompt.trainers.base import unit
+from clusterprompt.trainers.parts.gradients import backpropagate
 
 
-def step(trainer, *losses):
+def step(trainer, loss, divergence, monkeypatch):
     """Let the trainer compute gradients of made-up losses; the gradient of its context."""
+    monkeypatch.setattr(trainer, "losses", lambda batch: {"ce": loss, "divergence": divergence})
+    trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 1
     trainer.model_zero_grad()
-    loss, trainer.divergence = losses
-    trainer.backward(loss)
+    backpropagate(trainer, trainer.parse_batch_train(next(iter(trainer.train_loader_x))))
+    trainer.change_gradients()
     return trainer.learner.ctx.grad.clone()
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 @pytest.mark.parametrize("conflict", [True, False])
-def test_projection(conflict, strength, build):
+def test_projection(conflict, strength, build, monkeypatch):
     """Catches: a projection where the gradients agree, none where they do not, a wrong one or a wrong strength."""
     trainer = build("ProGrad", "TRAINER.COOP.LAMBDA", strength)
     ctx = trainer.learner.ctx
     a, b = torch.randn(2, *ctx.shape, generator=torch.Generator().manual_seed(0))
     if ((a * b).sum() < 0) != conflict:
         b = -b
-    found = step(trainer, (a * ctx).sum(), 3 * (b * ctx).sum())
+    found = step(trainer, (a * ctx).sum(), 3 * (b * ctx).sum(), monkeypatch)
     cosine = F.cosine_similarity(a.flatten(), b.flatten(), dim=0)
     expected = a - strength * cosine * a.norm() * b / b.norm() if conflict else a
     torch.testing.assert_close(found, expected)
@@ -37,8 +40,7 @@ def test_divergence_is_from_zero_shot(build):
     """Catches: a guide other than the gradient of the KL divergence from the hand-written prompt's logits."""
     trainer = build("ProGrad", "TRAINER.COOP.T", 2.0)
     batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
-    trainer.losses(batch)
-    (found,) = torch.autograd.grad(trainer.divergence, trainer.learner.ctx)
+    (found,) = torch.autograd.grad(trainer.losses(batch)["divergence"], trainer.learner.ctx)
     logits, scale = trainer.classify(batch.images), trainer.clip.logit_scale.exp()
     frozen = scale * trainer.image_features(batch.images) @ trainer.text_anchors.T
     kl = 4 * F.kl_div(F.log_softmax(logits / 2, 1), F.softmax(frozen / 2, 1), reduction="batchmean")

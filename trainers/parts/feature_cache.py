@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from . import ranks
+
 
 class FeatureCache:
     """Keep one feature vector per training image, in fp32, on the device that computed it.
@@ -19,6 +21,7 @@ class FeatureCache:
         self.size = size
         self.known = torch.zeros(size, dtype=torch.bool)
         self.features: Tensor | None = None  # (size, d), filled as images come by
+        self._shared = torch.zeros(size, dtype=torch.bool)
 
     def get_or_compute(self, index: Tensor | None, compute: Callable[[Tensor | slice], Tensor]) -> Tensor:
         """Return the features of a batch, from the cache where present.
@@ -43,6 +46,16 @@ class FeatureCache:
             self.known[index[new]] = True
         return features[index]
 
+    def share(self) -> None:
+        """Give the features that this process has computed to the others, and take theirs."""
+        if ranks.count() == 1 or self.features is None:
+            return
+        rows = (self.known & ~self._shared).nonzero().flatten().to(self.features.device)
+        everyones, features = ranks.gather(rows), ranks.gather(self.features[rows])
+        self.features[everyones] = features
+        self.known[everyones.cpu()] = True
+        self._shared = self.known.clone()
+
     def state_dict(self) -> dict:
         """Return the kept features, so that a resumed run uses the same bits."""
         return {"known": self.known, "features": self.features}
@@ -50,6 +63,7 @@ class FeatureCache:
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`."""
         self.known, self.features = state["known"], state["features"]
+        self._shared = self.known.clone()
 
 
 class ViewCache:
@@ -97,6 +111,10 @@ class ViewCache:
         flat = self._flat.get_or_compute(rows, compute_flat)
         parts = flat.split([shape.numel() for shape in self.shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes)]
+
+    def share(self) -> None:
+        """See :meth:`FeatureCache.share`."""
+        self._flat.share()
 
     def state_dict(self) -> dict:
         """Return the kept features, so that a resumed run uses the same bits."""

@@ -15,6 +15,7 @@ from ...clip_patches.class_texts import fill
 from ...clip_patches.clustering import spherical_kmeans
 from ...clip_patches.encoders import Sentences, embed_tokens
 from ...clip_patches.stock import CLIP
+from . import ranks
 
 
 def check_settings(s: Any, node: str) -> None:
@@ -153,12 +154,13 @@ class Usage:
 
     def summary(self) -> dict:
         """Return for each layer the numbers of used and of dead prompts, and the share of the most used one."""
-        used = (self.counts > 0).sum(dim=1)
-        share = self.counts.amax(dim=1) / self.counts.sum(dim=1).clamp_min(1)
+        counts = torch.tensor(ranks.total(self.counts.flatten().tolist())).view_as(self.counts)
+        used = (counts > 0).sum(dim=1)
+        share = counts.amax(dim=1) / counts.sum(dim=1).clamp_min(1)
         return {
-            "pool_size": self.counts.shape[1],
+            "pool_size": counts.shape[1],
             "used": used.tolist(),
-            "dead": (self.counts.shape[1] - used).tolist(),
+            "dead": (counts.shape[1] - used).tolist(),
             "top_share": [round(s, 4) for s in share.tolist()],
         }
 

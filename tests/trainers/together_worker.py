@@ -1,0 +1,64 @@
+"""Train each of some methods for a few steps; alone, or as one of the processes that torchrun has started.
+
+usage: together_worker.py DATA BACKBONE OUTPUT METHOD ...     writes OUTPUT/<processes>/<method>.pt
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import support
+import torch
+
+from clusterprompt.record.result import RunRecord
+from clusterprompt.running.together import joined
+from clusterprompt.trainers.parts import ranks
+
+# Each process draws dropout of its own: it is left out of the comparison.
+WITHOUT_DROPOUT = {"TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0)}
+
+
+def run(name, data, backbone, output):
+    """Train for an epoch and test; losses, weights, logits and accuracy."""
+    trainer = support.build(
+        name,
+        data,
+        backbone,
+        Path(output, str(ranks.count()), f"rank{ranks.rank()}", name),
+        *WITHOUT_DROPOUT.get(name, ()),
+        *("DATALOADER.TRAIN_X.BATCH_SIZE", 5, "OPTIM.WARMUP_EPOCH", 0, "OPTIM.LR", 0.002, "OPTIM.MAX_EPOCH", 1),
+    )
+    torch.manual_seed(0)
+    trainer.train()
+    record = RunRecord.read(trainer.output_dir)
+    if trainer.learner is None:
+        return {"accuracy": record.accuracy}
+    trainer.set_model_mode("eval")
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), trainer.fixed_classes():
+        logits = trainer.model_inference(images)
+    return {
+        "history": [{key: entry[key] for key in ("loss", "losses")} for entry in record.history],
+        "weights": trainer.learner.state_dict(),
+        "logits": logits,
+        "accuracy": record.accuracy,
+    }
+
+
+def main():
+    """Run all methods; the first process writes."""
+    data, backbone, output, *methods = sys.argv[1:]
+    torch.set_num_threads(1)
+    with joined(use_cuda=False):
+        for name in methods:
+            try:
+                found = run(name, data, backbone, output)
+            except ValueError as error:
+                found = {"refused": str(error)}
+            if ranks.rank() == 0:
+                torch.save(found, Path(output, f"{ranks.count()}-{name}.pt"))
+
+
+if __name__ == "__main__":
+    main()
