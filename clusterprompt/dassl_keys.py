@@ -10,7 +10,8 @@ from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Templ
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
-# Biases; crops, which Dassl 0.5 does not know; ProGrad's node and MMRL's TASK in their authors' code.
+# Biases; crops, which Dassl 0.5 does not know; ProGrad's node, MMRL's TASK and DePT's nodes in their authors'
+# code.
 ADDED: dict[str, Any] = {
     "TASK": "",
     "DATASET.SUBSAMPLE_CLASSES": "all",
@@ -27,6 +28,11 @@ ADDED: dict[str, Any] = {
     "LOSS.ALPHA": 0.0,
     "LOSS.T": 1.0,
     "LOSS.LAMBDA": 1.0,
+    "TRAINER.LINEAR_PROBE.TYPE": "linear",
+    "TRAINER.LINEAR_PROBE.WEIGHT": 0.7,
+    "TRAINER.LINEAR_PROBE.TEST_TIME_FUSION": True,
+    "TRAINER.FILM.LINEAR_PROBE": True,
+    "TRAINER.NAMES_TO_UPDATE": ["prompt_learner", "linear_probe", "film"],
 }
 # Names that real Dassl has; the stand-in says so where it lacks one.
 TRANSFORMS = (
@@ -133,6 +139,11 @@ KEYS: dict[str, Rule] = {
     "LOSS.ALPHA": Real("in ProGrad's authors' configs; has no effect", 0, 1000),
     "LOSS.T": Real("ProGrad's T in its authors' configs", 0, 1000, above=True),
     "LOSS.LAMBDA": Real("ProGrad's LAMBDA in its authors' configs", 0, 1000),
+    "TRAINER.LINEAR_PROBE.TYPE": OneOf("DePT's head in its authors' configs", ("linear",)),
+    "TRAINER.LINEAR_PROBE.WEIGHT": Real("DePT's WEIGHT in its authors' configs", 0, 1),
+    "TRAINER.LINEAR_PROBE.TEST_TIME_FUSION": Flag("DePT's FUSION in its authors' configs"),
+    "TRAINER.FILM.LINEAR_PROBE": OneOf("DePT's channels in its authors' configs", (True,)),
+    "TRAINER.NAMES_TO_UPDATE": Several("in DePT's authors' configs; has no effect", Text("", False)),
 }
 
 

@@ -45,8 +45,11 @@ def extend_cfg(cfg: Any) -> None:
     frozen = cfg.is_frozen()
     cfg.defrost()
     for key, value in ADDED.items():
-        node, _, option = key.rpartition(".")
-        (cfg.setdefault(node, CfgNode()) if node else cfg).setdefault(option, copy(value))
+        *nodes, option = key.split(".")
+        node = cfg
+        for name in nodes:
+            node = node.setdefault(name, CfgNode())
+        node.setdefault(option, copy(value))
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for option, default in trainer.options.items():

@@ -25,6 +25,7 @@ TRAINERS = {
     "mma": "MMA",
     "atprompt": "ATPrompt",
     "atprompt_multitoken": "ATPrompt",
+    "dept": "DePT",
 }
 
 

@@ -52,10 +52,14 @@ class CoOp(PromptTrainer):
 
     def text_features(self) -> Tensor:
         """Return the features of context and class name; see :meth:`PromptTrainer.text_features`."""
+        return unit(self.raw_text_features())
+
+    def raw_text_features(self) -> Tensor:
+        """Return the same, not normalised, (C, d)."""
         ctx, position = self.learner.ctx, self.settings.CLASS_TOKEN_POSITION
         if position == "end" and ctx.dim() == 2:
-            return unit(encoders.encode_text(self.clip, self.names, [ctx]))
-        return unit(encoders.encode_text(self.clip, self.surround(ctx, position)))
+            return encoders.encode_text(self.clip, self.names, [ctx])
+        return encoders.encode_text(self.clip, self.surround(ctx, position))
 
     def surround(self, ctx: Tensor, position: str) -> encoders.Sentences:
         """Write the context around each class name.
