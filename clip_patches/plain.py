@@ -53,7 +53,7 @@ def _vision(
     x = torch.cat([cls, x], dim=1) + visual.positional_embedding.to(x.dtype)
     slot, there = x.shape[1], 0
     if prompts and not bare:
-        x, there = _insert(x, prompts[0], slot), prompts[0].shape[-2]
+        x, there = _insert(x, prompts[0], slot), _count(prompts)
         prompts = [None, *prompts[1:]]
     blocks = visual.transformer.resblocks
     return visual.ln_post(_blocks("visual", blocks, visual.ln_pre(x), prompts, slot, mask, beside, there))
@@ -85,7 +85,7 @@ def _encode_sentences(
 ) -> Tensor:
     x, eot, _ = sentences
     x = x.type(clip.dtype)
-    inserted = next((p.shape[-2] for p in prompts if isinstance(p, Tensor)), 0)
+    inserted = _count(prompts)
     if prompts and not bare:
         x = _insert(x, prompts[0], 1)
         prompts = [None, *prompts[1:]]
@@ -98,6 +98,11 @@ def _encode_sentences(
     x = _blocks("text", clip.transformer.resblocks, x, prompts, 1, mask, beside, there)
     x = clip.ln_final(x).type(x.dtype)
     return x[torch.arange(len(x)), eot + inserted] @ clip.text_projection
+
+
+def _count(prompts: Prompts) -> int:
+    """Return the number of inserted tokens."""
+    return next((p.shape[-2] for p in prompts if isinstance(p, Tensor)), 0)
 
 
 def _insert(x: Tensor, tokens, slot: int) -> Tensor:

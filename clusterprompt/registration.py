@@ -34,7 +34,8 @@ def extend_cfg(cfg: Any) -> None:
 
     log_to_stdout()
     methods = own_trainers()
-    official = [_called(name, cls) for cls in methods if (name := vars(cls).get("official_trainer"))]
+    named: list[tuple[Any, Any]] = [(vars(cls).get("official_trainer"), cls) for cls in methods]
+    official = [_called(*each) for each in named if each[0]]
     _register(TRAINER_REGISTRY, [*methods, *official], "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
@@ -134,7 +135,7 @@ def _classes_below(folder: str, base: type) -> list:
 
 
 @lru_cache
-def _called(name: str, method: Any) -> type:
+def _called(name: str, method: Any) -> Any:
     """Return a class of another name whose instances are the method's own."""
     builds = lambda cls, *args, **kwargs: method(*args, **kwargs)  # noqa: E731
     return type(name, (method,), {"__new__": builds, "config_node": method.node()})

@@ -133,8 +133,8 @@ class MMRL(PromptTrainer):
             text = SharedMaps(s.REP_DIM, sizes.text_width, count, s.RES_LORA_DIM)
             return Representations(tokens, vision, text, LowRank(shape[1], shape[0], s.PROJ_LORA_DIM))
         projection = nn.Parameter(shape[0] ** -0.5 * torch.randn(shape))
-        maps = [Maps(s.REP_DIM, width, count) for width in (sizes.vision_width, sizes.text_width)]
-        return Representations(tokens, *maps, projection)
+        own = Maps(s.REP_DIM, sizes.vision_width, count), Maps(s.REP_DIM, sizes.text_width, count)
+        return Representations(tokens, own[0], own[1], projection)
 
     def prompted_layers(self) -> list[int]:
         """Return the layers that get tokens, ascending.

@@ -163,7 +163,7 @@ def test_the_table(cls, capsys):
 
 def test_the_table_of_no_trainer(capsys):
     """Catches: a traceback where the name is forgotten or wrong."""
-    assert train.main(["--options"]) == 2 and "name a --trainer of AttriPrompt" in capsys.readouterr().err
+    assert train.main(["--options"]) == 2 and "name a --trainer of ATPrompt" in capsys.readouterr().err
     assert train.main(["--options", "--trainer", "TACO"]) == 2 and "Did you mean 'TAC'?" in capsys.readouterr().err
 
 
