@@ -16,6 +16,7 @@ from ..clip_patches.loading import token_ids
 from .base import PromptTrainer, unit
 from .parts.options import LAYERS
 from .parts.prompts import context_words
+from .parts.stale import KeepsFirstTexts
 
 
 def bottleneck(width_in: int, width_out: int) -> nn.Linear:
@@ -56,13 +57,14 @@ class Adapters(nn.Module):
         return self.scale * own["up"](F.relu(self.shared[str(layer)](F.relu(own["down"](x)))))
 
 
-class MMA(PromptTrainer):
+class MMA(KeepsFirstTexts, PromptTrainer):
     """Learn adapters beside whole blocks of both towers by cross-entropy.
 
     An adapter sees each token at the input of its block, after the block's own norm, and adds to the block's output.
     As in the authors' code its parameters' gradients are those of the true loss over ADAPTER_SCALE, without which the
     method does not train at their rates. Their layer 0, before the first block, is left out: no setting of theirs uses
-    it. Their code keeps the class texts of the first evaluation for good; here they follow the weights.
+    it. Their code keeps the class texts of the first evaluation for good; here they follow the weights (OFFICIAL True:
+    as theirs).
     """
 
     config_node = "MMADAPTER"
@@ -74,6 +76,7 @@ class MMA(PromptTrainer):
         "ADAPTER_END": -1,
         "ADAPTER_DIM": 32,
         "ADAPTER_SCALE": 0.001,
+        "OFFICIAL": False,
     }
     allowed = {
         "TEXT_CTX_INIT": Words("words in front of the class name"),

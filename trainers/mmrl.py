@@ -16,6 +16,7 @@ from ..clip_patches.anatomy import tokenize, vision_projection
 from ..clip_patches.class_texts import class_anchors, fill
 from .base import Batch, PromptTrainer, unit
 from .parts.options import LAYERS, LONGEST, WEIGHT
+from .parts.stale import KeepsFirstTexts
 
 
 class Maps(nn.ModuleList):
@@ -73,7 +74,7 @@ class Representations(nn.Module):
         self.projection = projection
 
 
-class MMRL(PromptTrainer):
+class MMRL(KeepsFirstTexts, PromptTrainer):
     """Learn tokens of a space that both towers share, next to CLIP's own, and read the vision tower's as a second view.
 
     The tokens enter at the first of REP_LAYERS and are given anew at each later one (PLUS_PLUS: blended with what the
@@ -83,7 +84,7 @@ class MMRL(PromptTrainer):
     checkpoint's own record does.
 
     The authors' code writes the factor 100 where this takes CLIP's own, which is 100 in all of OpenAI's, and keeps the
-    class texts of the first evaluation for good; here they follow the weights.
+    texts and tokens of the first evaluation for good; here they follow the weights (OFFICIAL True: as theirs).
     """
 
     options = {
@@ -97,6 +98,7 @@ class MMRL(PromptTrainer):
         "BETA": 0.9,
         "RES_LORA_DIM": 4,
         "PROJ_LORA_DIM": 64,
+        "OFFICIAL": False,
     }
     allowed = {
         "ALPHA": Real("share of the class token's logits in loss and fusion", 0, 1),
@@ -172,10 +174,13 @@ class MMRL(PromptTrainer):
         prompts = self.prompts(self.learner.text(self.learner.tokens))
         return unit(encoders.encode_text(self.clip, self.sentences, prompts, bare=True))
 
+    def vision_prompts(self) -> list[Any]:
+        """Return the tokens of the vision tower, placed."""
+        return self.first("tokens", lambda: self.prompts(self.learner.vision(self.learner.tokens)))
+
     def both_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of the class token and of the representation tokens, normalised, each (B, d)."""
-        prompts = self.prompts(self.learner.vision(self.learner.tokens))
-        features, states = encoders.encode_image_inserted(self.clip, images, prompts, bare=True)
+        features, states = encoders.encode_image_inserted(self.clip, images, self.vision_prompts(), bare=True)
         projection = self.learner.projection
         if self.settings.PLUS_PLUS:
             projection = vision_projection(self.clip).float() + projection.A @ projection.B
@@ -188,8 +193,7 @@ class MMRL(PromptTrainer):
         fused cosines.
         """
         if not self.fuses:
-            prompts = self.prompts(self.learner.vision(self.learner.tokens))
-            return unit(encoders.encode_image(self.clip, images, prompts, bare=True))
+            return unit(encoders.encode_image(self.clip, images, self.vision_prompts(), bare=True))
         alpha = self.settings.ALPHA
         features, representation = self.both_features(images)
         return alpha * features + (1 - alpha) * representation
