@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import text_source
 from .anatomy import tokenize
 from .encoders import embed_tokens, encode_text
 from .loading import CONTEXT, token_ids
@@ -32,9 +33,7 @@ TEMPLATES = (
     "an example of a {}.",
 )
 
-
-# Names in the official folder that are no part of the data set's.
-OFFICIAL_FILES = {"describabletextures": "dtd"}
+ABOUT = "@about"  # key of a note in a file of descriptions: an object, such as the model that wrote it and the date
 
 
 def readable(classname: str) -> str:
@@ -106,13 +105,7 @@ def read_descriptions(
         FileNotFoundError: No such file or folder, or no file for this data set in the folder.
         ValueError: Not such a JSON, or classes without a description (named, with the closest keys).
     """
-    path = Path(path).expanduser()
-    file = _file_for(path, dataset) if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"class descriptions {path} do not exist; give a JSON file or a folder of them, or leave the "
-            "option empty to use templates"
-        )
+    file = text_source.find_file(path, dataset)
     try:
         table = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -124,6 +117,8 @@ def read_descriptions(
             f"{file} must hold {{class name: [sentence, ...]}} with at least one sentence a class, "
             f"not a {type(table).__name__}"
         )
+    if isinstance(table.get(ABOUT), dict):
+        del table[ABOUT]
     bad = [f"{name!r} ({_fault(value)})" for name, value in table.items() if _fault(value)]
     if bad:
         raise ValueError(
@@ -134,7 +129,8 @@ def read_descriptions(
     missing = [name for name in names if name not in table]
     if missing:
         raise ValueError(
-            f"{file} has no description for {len(missing)} of {len(names)} classes: {_with_closest(missing, table)}"
+            f"{file} has no description for {len(missing)} of {len(names)} classes: {_with_closest(missing, table)}. "
+            f"Templates for these alone are no way out: add sentences, or set DESCRIPTIONS {text_source.TEMPLATES}"
         )
     unknown = [name for name in table if name not in names]
     if exact and unknown:
@@ -220,23 +216,3 @@ def _with_closest(names: Iterable[str], known: Iterable[str]) -> str:
 
 def _first(words: Sequence[str], separator: str = ", ") -> str:
     return separator.join(words[:10]) + (" ..." if len(words) > 10 else "")
-
-
-def _file_for(folder: Path, dataset: str) -> Path:
-    """Find a data set's file in a folder; official names shorten some data sets (``caltech_prompt.json``)."""
-
-    def key(text: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", text.lower())
-
-    files = {key(re.sub(r"_prompts?$", "", f.stem)): f for f in sorted(folder.glob("*.json"))}
-    wanted = key(dataset)
-    for name in (wanted, OFFICIAL_FILES.get(wanted)):
-        if name in files:
-            return files[name]
-    close = [f for stem, f in files.items() if stem and (wanted.startswith(stem) or wanted.endswith(stem))]
-    if len(close) == 1:
-        return close[0]
-    raise FileNotFoundError(
-        f"{folder} holds no single description file for data set {dataset}; it has "
-        f"{', '.join(f.name for f in files.values()) or 'no .json file'}. Name the file itself"
-    )

@@ -77,7 +77,9 @@ KEYS: dict[str, Rule] = {
     "DATASET.NUM_SHOTS": Whole("training images a class; -1: all", 1, 1_000_000, (-1,)),
     "DATASET.SUBSAMPLE_CLASSES": OneOf("classes: all, or one half of them", ("all", "base", "new")),
     "DATASET.TEMPLATE": Template("hand-written prompt; empty: the data set's"),
-    "DATASET.DESCRIPTIONS": Text("JSON of class descriptions, or a folder of them; empty: templates"),
+    "DATASET.DESCRIPTIONS": Text(
+        "JSON of class descriptions, a folder of them, or templates; empty: those in the data root, else templates"
+    ),
     "DATASET.GREY_RANGE": Range("black and white of images of more than 8 bits; empty: by the file's mode"),
     "DATASET.FEWER_SHOTS": Flag("a class with fewer images than NUM_SHOTS gives all that it has"),
     "DATASET.CSV": Text("table of own images"),

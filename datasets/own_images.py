@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..clip_patches.class_texts import read_descriptions, readable
+from ..clip_patches.text_source import TEMPLATES
 from ..record.files import write_text
 from ..record.image_check import find_damaged
 from .base import PromptDataset, read_split
@@ -75,7 +76,7 @@ class OwnImages(PromptDataset):
         found = sorted(self.find())
         check_paths(found)
         classes = read_classes(os.path.join(self.image_dir, CLASSES_FILE), sorted({item.folder for item in found}))
-        if self._descriptions:
+        if self._descriptions not in ("", TEMPLATES):
             read_descriptions(self._descriptions, type(self).__name__, list(classes.values()), exact=True)
         places = [os.path.join(self.image_dir, self.split_file), self._place_elsewhere()]
         place = next((path for path in places if os.path.isfile(path)), None)
@@ -182,6 +183,23 @@ def read_classes(path: str, folders: list[str]) -> dict[str, str]:
             f"These classes have the same name for CLIP: {first(double)}. Give them different ones in {path}."
         )
     return classes
+
+
+def names_in(path: str | os.PathLike) -> list[str]:
+    """Return the class names that a file lists, as :func:`read_classes` reads it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No class, or one twice.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no such file: {path}; it lists the classes, one a line")
+    lines = [[part.strip() for part in nfc(line).partition("=")] for line in _lines(os.fspath(path))]
+    names = [name or folder for folder, _, name in lines if (name or folder) and not folder.startswith("#")]
+    twice = [name for name, count in Counter(readable(name).casefold() for name in names).items() if count > 1]
+    if twice or not names:
+        raise ValueError(f"{path} lists {f'{first(twice)} twice' if twice else 'no class'}; it takes one class a line")
+    return names
 
 
 def _lines(path: str) -> list[str]:

@@ -26,7 +26,7 @@ ALLOWED = {
     "trainers": {"record", "clip_patches", "allowed", "dassl_keys"},
     "datasets": {"record", "clip_patches"},
     "registration": {"trainers", "datasets", "record", "clip_patches", *FOUNDATION},
-    "data": {"registration", "datasets", "record", *FOUNDATION},
+    "data": {"registration", "datasets", "record", "clip_patches", *FOUNDATION},
     "use": {"registration", "trainers", "datasets", "record", "clip_patches", *FOUNDATION},
     "running": {"registration", "trainers", "datasets", "record", "clip_patches", *FOUNDATION},
     "results": {"record", "config"},  # reads files only: no method, no data set, no torch model

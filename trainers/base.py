@@ -26,6 +26,7 @@ from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
 from ..clip_patches.class_texts import read_descriptions
 from ..clip_patches.loading import autocast, load_clip, set_precision
 from ..clip_patches.stock import CLIP
+from ..clip_patches.text_source import TextSource
 from ..record import measure
 from ..record.history import Step
 from ..record.recorder import Recorder
@@ -63,6 +64,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
             parameters, for `change_gradients`.
         batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
         schedule_per_step: The learning rate follows the schedule after each step, not after each epoch.
+        text_source: Source of the class texts, once they were read; None for a method that describes no classes.
         clip: Stock CLIP, frozen, in eval mode; fp32 until the learner is built, then in the precision of the run.
     """
 
@@ -74,6 +76,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     guide_gradients: Mapping[str, Sequence[Tensor]]
     batch_coupled = ""
     schedule_per_step = False
+    text_source: TextSource | None = None
     clip: CLIP
 
     # ------------------------------------------------------------------ what a method defines
@@ -184,12 +187,17 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return anatomy(self.clip)
 
     def descriptions(self) -> list[list[str]] | None:
-        """Return the sentences of each class from the JSON that the config names; None if it names none.
-
-        The method's own DESCRIPTIONS go before the data set's.
-        """
-        path = self.uses_descriptions(self.cfg)
-        return read_descriptions(path, self.cfg.DATASET.NAME, self.classnames) if path else None
+        """Return the sentences of each class, and log their source; None where templates are to be used."""
+        source = self.text_source = self.find_text_source(self.cfg)
+        if source is None:
+            return None
+        if source.file is None:
+            logger.info("Class texts: %s, hand-written templates instead of written descriptions", source)
+            return None
+        sentences = read_descriptions(source.file, self.cfg.DATASET.NAME, self.classnames)
+        count = sum(map(len, sentences))
+        logger.info("Class texts: %s, %d sentences for %d classes, from %s", source, count, len(sentences), source.file)
+        return sentences
 
     def build_data_loader(self) -> None:
         """Load CLIP, fit the input size to it, then build the loaders."""

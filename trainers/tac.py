@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,6 @@ from .ivlp import IVLP
 from .parts.averaging import WeightAverage
 from .parts.feature_cache import FeatureCache
 from .parts.prompts import DeepPrompts, context_from_words, context_words
-
-logger = logging.getLogger(__name__)
 
 
 class TaskAwarePrompts(DeepPrompts):
@@ -121,15 +118,7 @@ class TAC(PromptTrainer):
     def build_learner(self) -> TaskAwarePrompts:
         """Cluster the class texts; write the class sentences, whose words the prompts do not replace."""
         s = self.settings
-        sentences = self.descriptions()
-        if sentences is None:
-            sentences = template_sentences(self.classnames)
-            logger.info(
-                "TRAINER.%s.DESCRIPTIONS is empty: classes are described by %d hand-written templates instead of "
-                "written descriptions",
-                self.node(),
-                len(sentences[0]),
-            )
+        sentences = self.descriptions() or template_sentences(self.classnames)
         self.text_anchors = class_anchors(self.clip, sentences)
         centers = spherical_kmeans(self.text_anchors, min(s.N_CENTERS, len(sentences)), init=s.CENTERS_INIT)
         words = context_words(s.CTX_INIT)

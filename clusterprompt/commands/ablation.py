@@ -134,6 +134,7 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem:
 
     from ..record.files import atomic_path, write_text
     from ..results import formats
+    from ..results.notes import different_texts
 
     names = {slug(name): name for name in variants}
     table.rows.sort(key=lambda row: list(names).index(row.method.folder))
@@ -150,6 +151,7 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem:
             numbers["to_full"] = row.cells["HM"].mean - full
             line.insert(4, f"{numbers['to_full']:+.1f}")
     text = tabulate(rows, headers=["variant", *headers[1:]], disable_numparse=True)
+    text = "\n\n".join([text, *different_texts(table.runs)])
     text += f"\n\n{caption(args, full is not None, 'prompts used' in facts)}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_text(f"{stem}.txt", text + "\n")

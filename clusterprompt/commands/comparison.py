@@ -15,6 +15,7 @@ from ..record.files import atomic_path, write_text
 from ..record.protocols import Request, all_protocols
 from ..record.result import RunRecord
 from ..results import formats
+from ..results.notes import different_texts
 from ..results.tables import Table
 from ..running.budget import Method
 from ..running.engine import Failure
@@ -77,9 +78,10 @@ class Comparison:
     def text(
         self, table: Table, facts: Sequence[str], best: Callable[[str], str] | None = None, style: str = "simple"
     ) -> str:
-        """Write the table, sorted by HM."""
+        """Write the table, sorted by HM, and whether class texts are of several sources."""
         headers, rows = formats.compact(table, COLUMNS, facts, seeds=self.seeds, best=best, sort_by_headline=True)
-        return tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
+        text = tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
+        return "\n\n".join([text, *different_texts(table.runs)])
 
     def write(self, table: Table, facts: Sequence[str], stem: Path, note: str) -> list[Path]:
         """Write the table as CSV, JSON (with the single runs) and Markdown; return the files."""

@@ -5,4 +5,6 @@ fetch       one download: resumed, checked, never half there
 unpack      one archive: refused if it reaches outside, all or nothing
 inventory   which files are there, which are missing
 prepare     the three above, until a data set is complete
+descriptions  the official sentences about classes: what is there, fetching them
+writing     sentences about own classes, by a language model that the user names
 """

@@ -144,11 +144,8 @@ def _look_at_lists(found: Inventory) -> None:
 
 def _listed(found: Inventory, cls: Any) -> dict[str, Any] | None:
     """Return the rows of each part; where the lists cannot be read, note a problem and return None."""
-    spec = cls.__new__(cls)  # its __init__ would stop at the first fault
-    spec.dataset_dir, spec.image_dir = str(found.folder), str(found.image_folder)
-    spec.as_datums = lambda rows: [Row(spec.path_of(path), label, name) for path, label, name in rows]
     try:
-        parts = spec.read()
+        return read_lists(cls, found.folder, found.image_folder)
     except FileNotFoundError as error:
         if not found.problems and found.image_folder.is_dir():  # otherwise it has been said
             found.problems.append(str(error).split(". ")[0])
@@ -156,7 +153,29 @@ def _listed(found: Inventory, cls: Any) -> dict[str, Any] | None:
     except (ValueError, OSError) as error:
         found.problems.append(str(error).split(". ")[0])
         return None
-    return dict(zip(("train", "val", "test"), parts))
+
+
+def read_lists(cls: Any, folder: Path, image_folder: Path) -> dict[str, Any]:
+    """Return the rows of each part that a data set lists; no image need be there.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: The lists cannot be read.
+    """
+    spec = cls.__new__(cls)  # its __init__ would stop at the first fault
+    spec.dataset_dir, spec.image_dir = str(folder), str(image_folder)
+    spec.as_datums = lambda rows: [Row(spec.path_of(path), label, name) for path, label, name in rows]
+    return dict(zip(("train", "val", "test"), spec.read()))
+
+
+def listed_classes(cls: Any, root: Path) -> list[str]:
+    """Return the class names of a data set, in order of the labels; none where its lists cannot be read."""
+    folder = Path(root, cls.folder)
+    try:
+        parts = read_lists(cls, folder, Path(os.path.normpath(folder / cls.images)))
+    except (ValueError, OSError):
+        return []
+    names = {row.label: row.classname for rows in parts.values() for row in rows or ()}
+    return [names[label] for label in sorted(names)]
 
 
 def _compare(found: Inventory, cls: Any, parts: dict[str, Any]) -> None:

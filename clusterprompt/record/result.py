@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..config import get, keys
+from ..config import get, items, keys
 from . import measure
 from .files import write_text
 from .names import printable
@@ -49,6 +49,8 @@ class RunRecord:
         per_class: Recall by class name.
         classnames: In order of the labels.
         template: The hand-written prompt, with ``{}`` for the class name.
+        text_source: Source of the class texts: ``official descriptions``, ``own file <name> (sha256 ...)`` or
+            ``templates``; empty for a method that describes no classes, or where it is not known.
         fewshot_digest: SHA-256 of the training list before the classes are halved.
         fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
         checkpoint: ``file``, below the training run's folder, and ``sha256`` of the weights: in a test those that it
@@ -83,6 +85,7 @@ class RunRecord:
     per_class: dict | None = None
     classnames: list = field(default_factory=list)
     template: str = ""
+    text_source: str = ""
     fewshot_digest: str | None = None
     fewer_shots: dict = field(default_factory=dict)
     checkpoint: dict | None = None
@@ -157,6 +160,7 @@ class RunRecord:
         odd = [name for name, value in known.items() if not _is_sound(name, value)]
         if odd:
             raise DamagedRecord(f"damaged (odd {', '.join(odd)})")
+        known.setdefault("text_source", text_source_before(known["trainer"], known.get("config", {})))
         return cls(**known, extra={name: value for name, value in content.items() if name not in names})
 
     # ------------------------------------------------------------------ writing
@@ -180,6 +184,7 @@ class RunRecord:
             per_class=scores.get("per_class"),
             classnames=list(trainer.classnames),
             template=trainer.template,
+            text_source=str(trainer.text_source or ""),
             fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
             fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
             checkpoint=recorder.checkpoint,
@@ -229,7 +234,7 @@ class RunRecord:
 
         Settings that do not change the numbers of a run do not count, nor do those of other methods.
         """
-        return changed_settings(self.config, cfg)
+        return changed_settings(self.config, cfg, self.text_source)
 
 
 # Settings that do not change the numbers of a run, or (INPUT.SIZE) follow from those that do.
@@ -251,10 +256,17 @@ def plain_config(cfg: Any) -> dict[str, Any]:
     return json.loads(json.dumps(cfg, default=list))
 
 
-def changed_settings(old_config: dict[str, Any], cfg: Any) -> list[str]:
-    """Return the settings in which a run's config differs from ``cfg``; see :meth:`RunRecord.changed_settings`."""
+def changed_settings(old_config: dict[str, Any], cfg: Any, old_texts: str = "") -> list[str]:
+    """Return the settings in which a run's config differs from ``cfg``; see :meth:`RunRecord.changed_settings`.
+
+    Args:
+        old_config: Config of the run.
+        cfg: The config it is compared with.
+        old_texts: Source of the run's class texts. Sources are compared by content, not by the names of files.
+    """
     if not old_config:
         return []
+    new_texts = _texts_of(cfg)
     now = plain_config(cfg)
     own = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
     local = set(LOCAL_SETTINGS)
@@ -264,9 +276,30 @@ def changed_settings(old_config: dict[str, Any], cfg: Any) -> list[str]:
     for key in sorted(set(keys(old_config)) & set(keys(now))):
         old, new = get(old_config, key), get(now, key)
         counts = key.startswith(own) if key.startswith("TRAINER.") else key not in local
+        counts = counts and not (old_texts and new_texts and key.endswith(".DESCRIPTIONS"))
         if counts and old != new:
             changed.append(f"{key} {old!r} -> {new!r}")
+    if old_texts and new_texts and old_texts != new_texts:
+        changed.append(f"class texts {old_texts!r} -> {new_texts!r}")
     return changed
+
+
+def text_source_before(trainer: str, config: dict[str, Any]) -> str:
+    """Return the source of class texts of a run of an older version: templates, where its config names no file."""
+    values = dict(items(config))
+    own = values.get(f"TRAINER.{trainer.upper()}.DESCRIPTIONS")
+    return "templates" if own == "" and not values.get("DATASET.DESCRIPTIONS") else ""
+
+
+def _texts_of(cfg: Any) -> str:
+    """Return the source of class texts that a config leads to; empty where a method has none, or a file is gone."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    find = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "find_text_source", None)
+    try:
+        return str(find(cfg) or "") if find else ""
+    except (OSError, ValueError):  # said by whoever wants to read it
+        return ""
 
 
 def task_of(cfg: Any) -> dict[str, Any]:
@@ -315,7 +348,10 @@ def _fits(name: str, value: Any) -> bool:
 
 
 # One-line words; names of classes may hold anything.
-_WORDS = ("status", "trainer", "dataset", "subsample", "backbone", "precision", "device", "commit", "versions")
+_WORDS = (
+    *("status", "trainer", "dataset", "subsample", "backbone", "precision", "text_source", "device", "commit"),
+    "versions",
+)
 _NUMBERS = ("seconds", "per_class")
 
 

@@ -13,6 +13,7 @@ from ..record.predictions import FORMULA
 from ..record.protocols import Protocol
 from ..record.statistics import INTERVALS
 from .facts import FACTS, Number
+from .notes import text_sources
 from .run import Method
 from .tables import Cell, Row, Table
 
@@ -186,6 +187,7 @@ FIELDS = (
     "published",
     "difference",
     "source",
+    "text_source",
 )
 
 
@@ -203,7 +205,7 @@ def as_csv(tables: Sequence[Table], interval: str) -> str:
 
 def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) -> dict[str, object]:
     """Return one line of the CSV."""
-    line: dict[str, object] = row.method._asdict()
+    line: dict[str, object] = {**row.method._asdict(), "text_source": text_sources(row.runs)}
     if table.protocol.shots_are_columns:
         line["shots"] = column.split()[0]
     line.update(protocol=table.protocol.name, data=table.data, column=column, seeds=row.seeds, mean=cell.mean)
@@ -263,6 +265,7 @@ def flat(
     """Return a row each as a flat dict, for CSV and JSON; numbers unrounded.
 
     ``base`` becomes ``base_mean`` and ``base_std``, 0 for a single seed; missing numbers are left out.
+    ``text_source`` is there where a row describes its classes.
 
     Args:
         table: Table to write.
@@ -270,9 +273,11 @@ def flat(
         facts: Names of :data:`.facts.FACTS` to write, under their names in files.
         sort_by_headline: Put the best row first.
     """
-    lines = []
+    lines, described = [], any(text_sources(row.runs) for row in table.rows)
     for row in ranked(table) if sort_by_headline else table.rows:
         line: dict[str, object] = {"trainer": row.method.trainer}
+        if described:
+            line["text_source"] = text_sources(row.runs)
         for column in columns:
             if cell := row.cells.get(column):
                 line.update({f"{column}_mean": cell.mean, f"{column}_std": cell.spread or 0.0})

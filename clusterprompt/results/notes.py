@@ -51,7 +51,7 @@ def notes_of(runs: Sequence[Run], seeds: Sequence[str]) -> list[str]:
     stale = _stale(runs)
     if stale:
         notes.append(f"Tests of models that have been trained anew since, to be run again: {'; '.join(stale)}.")
-    return [*notes, *_different_samples(runs), *_different_tests(runs)]
+    return [*notes, *different_texts(runs), *_different_samples(runs), *_different_tests(runs)]
 
 
 def _uneven(runs: Sequence[Run]) -> list[str]:
@@ -79,6 +79,32 @@ def _stale(runs: Sequence[Run]) -> list[str]:
         tests = [run for run in group if run not in trained]
         names += [run.name for run in tests for model in trained if is_stale(run.path, model.path)]
     return names
+
+
+def text_sources(runs: Iterable[Run]) -> str:
+    """Return the sources of the class texts of runs; empty where they have none, or it is not known."""
+    return "; ".join(sorted({run.record.text_source for run in runs} - {""}))
+
+
+def different_texts(runs: Iterable[Run]) -> list[str]:
+    """Say which methods described classes by which texts, where these are not of one source.
+
+    The user's own files are one source as long as no data set has two.
+    """
+    by_source = grouped((run for run in runs if run.record.text_source), lambda run: run.record.text_source)
+    known = [run for own in by_source.values() for run in own]
+    kinds = {"own file" if source.startswith("own file") else source for source in by_source}
+    two_files = any(
+        len({run.record.text_source for run in own}) > 1 for own in grouped(known, lambda run: run.dataset).values()
+    )
+    if len(kinds) < 2 and not two_files:
+        return []
+    parts = []
+    for source, own in by_source.items():
+        datasets = grouped(own, lambda run: shown(run.method))
+        methods = [f"{name} on {', '.join({run.dataset: 0 for run in some})}" for name, some in datasets.items()]
+        parts.append(f"{source}: {', '.join(methods)}")
+    return [f"Class texts are not all of one source, so these numbers compare in part only. {'; '.join(parts)}."]
 
 
 def _different_samples(runs: Sequence[Run]) -> list[str]:
@@ -119,8 +145,10 @@ def settings(run: Run) -> dict[str, str]:
         other = name.startswith("TRAINER.") and not name.startswith(f"TRAINER.{node}.") and name != "TRAINER.NAME"
         if name in NOT_COMPARED or (own and other) or (name == "DATASET.NUM_SHOTS" and not run.method.shots):
             continue
+        if run.record.text_source and name.endswith(".DESCRIPTIONS"):
+            continue  # compared by content
         found[name] = str(get(config, name))
-    return found
+    return {**found, "class texts": run.record.text_source} if run.record.text_source else found
 
 
 def differing_settings(runs: Sequence[Run]) -> list[str]:

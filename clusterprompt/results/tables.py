@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..record.names import dataset_key, shots_label
 from ..record.protocols import DATASETS, Derived, Protocol, all_protocols
 from ..record.statistics import BySeed, Summary, summarise
-from .notes import EMBEDDED, UNEVEN, grouped, notes_of, shown
+from .notes import EMBEDDED, UNEVEN, different_texts, grouped, notes_of, shown
 from .published import Printed, Published
 from .run import Method, Run, column_of, format_ranges
 
@@ -193,6 +193,7 @@ class _TableMaker:
         average = Table(self.protocol, AVERAGE, first.columns, first.derived, [], runs)
         average.notes = [f"Average of {len(datasets)} data sets: {', '.join(datasets)}."]
         average.notes += [EMBEDDED] if any(run.record.is_embedded for run in runs) else []
+        average.notes += different_texts(runs)
         by_method: dict[Method, dict[str, Row]] = {}
         for table in tables:
             for row in table.rows:

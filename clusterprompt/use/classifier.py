@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from .. import dassl_compat, registration
+from ..clip_patches.text_source import FOLDER as DESCRIPTIONS_FOLDER
+from ..clip_patches.text_source import TEMPLATES
 from ..record import folder as run_folder
 from ..record.result import DamagedRecord, RunRecord
 from .images import Source, decoded_batches, sources_of
@@ -169,6 +171,7 @@ def load_run(
         if not trust_record:
             refuse_files(folder, _named_files(folder, cfg, record, bool(backbone)))
         trainer = _build(cfg, folder, record, names)
+        _refuse_other_texts(folder, record, trainer)
         if trainer.learner is not None:
             if not run_folder.holds_models(folder):
                 raise FileNotFoundError(_no_weights(folder, record))
@@ -218,13 +221,15 @@ def _config(folder: Path, record: RunRecord, device: str, precision: str, backbo
     cfg.USE_CUDA, cfg.VERBOSE = device != "cpu", False
     cfg.MODEL.INIT_WEIGHTS = ""  # superseded by the checkpoint
     cfg.MODEL.BACKBONE.NAME = backbone or cfg.MODEL.BACKBONE.NAME
-    node = cfg.TRAINER[_method(folder, record).node()]
+    method = _method(folder, record)
+    node = cfg.TRAINER[method.node()]
     node.PREC = precision or node.PREC
-    # Descriptions serve the training alone. Written for its classes, they would not do for others.
-    if not (keep_descriptions or node.get("RECLUSTER")):
-        cfg.DATASET.DESCRIPTIONS = ""
+    # Descriptions mostly serve the training alone. Written for its classes, they would not do for others.
+    keep = keep_descriptions or node.get("RECLUSTER") or method.described_use
+    if record.text_source == TEMPLATES or not keep:
+        cfg.DATASET.DESCRIPTIONS = TEMPLATES
         if "DESCRIPTIONS" in node:
-            node.DESCRIPTIONS = ""
+            node.DESCRIPTIONS = TEMPLATES
     cfg.freeze()
     return cfg
 
@@ -235,7 +240,10 @@ def _named_files(folder: Path, cfg: Any, record: RunRecord, own_clip: bool) -> l
 
     clip = cfg.MODEL.BACKBONE.NAME
     node = cfg.TRAINER[_method(folder, record).node()]
-    descriptions = dict.fromkeys(path for path in (node.get("DESCRIPTIONS"), cfg.DATASET.DESCRIPTIONS) if path)
+    settings = [setting for setting in (node.get("DESCRIPTIONS"), cfg.DATASET.DESCRIPTIONS) if setting]
+    if "DESCRIPTIONS" in node and not settings:  # looked for in the data root
+        settings = [os.path.join(cfg.DATASET.ROOT, DESCRIPTIONS_FOLDER)]
+    descriptions = dict.fromkeys(setting for setting in settings if setting != TEMPLATES)
     named = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
     return [*named, *(f"class descriptions {path}" for path in descriptions)]
 
@@ -252,6 +260,18 @@ def refuse_files(folder: Path, files: Sequence[str]) -> None:
         raise ValueError(
             f"{folder}: its record names {', '.join(files)}, which is opened only at your word: if the run is your "
             f"own, add --trust-record (in Python trust_record=True).{other}"
+        )
+
+
+def _refuse_other_texts(folder: Path, record: RunRecord, trainer: PromptTrainer) -> None:
+    """Raise ValueError where a model that reads descriptions finds others than those of its training."""
+    now = trainer.text_source
+    if now is None or trainer.settings.DESCRIPTIONS == TEMPLATES:
+        return  # none are read
+    if record.text_source and str(now) != record.text_source:
+        raise ValueError(
+            f"{folder} was trained with {record.text_source}, and what is found now is {now.file or 'no file'} "
+            f"({now}): put the file of the training back"
         )
 
 

@@ -66,7 +66,7 @@ def convert(
     record = RunRecord.find(source.parent.parent)
     with one_line_if_damaged(source):
         state, notes = read_with_notes(source)
-    writer, trained_on, named = origin_of(source, notes)
+    writer, trained_on, named, texts = origin_of(source, notes)
     if trainer and writer and writer != trainer:
         raise ValueError(
             f"--trainer {trainer}: {source} was written by {writer}, say the file or result.json beside it"
@@ -81,6 +81,7 @@ def convert(
         "method": name,
         "trained_on": trained_on,
         "classes": list(classes or named),
+        "text_source": texts,
     }
     if out.suffix == ".safetensors":
         write_safetensors(out, weights, metadata(about, backbone, record))
@@ -165,6 +166,7 @@ def metadata(about: dict[str, Any], backbone: str, record: RunRecord | None) -> 
     found = {
         "method": about["method"],
         "epoch": str(about["epoch"]),
+        "text_source": about["text_source"],
         "format": "pt",
         "written_by": f"clusterprompt {__version__}",
     }

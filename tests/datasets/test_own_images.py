@@ -427,6 +427,7 @@ def test_descriptions(birds, load, tmp_path, change, message):
     (tmp_path / "d.json").write_text(json.dumps(table), encoding="utf-8")
     if message is None:
         assert load(birds, DESCRIPTIONS=tmp_path / "d.json", subsample="base").num_classes == 2
+        assert load(birds, DESCRIPTIONS="templates", subsample="base").num_classes == 2  # no file of that name
     else:
         with pytest.raises(ValueError, match=message):
             load(birds, DESCRIPTIONS=tmp_path / "d.json", subsample="base")

@@ -82,7 +82,7 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
-        also ``method`` and, where they are known, ``trained_on`` and ``classes``.
+        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -117,7 +117,7 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 
 
 # What the notes of a checkpoint may be.
-_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list}
+_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list, "text_source": str}
 
 
 def _checked(notes: Mapping[str, Any]) -> dict[str, Any]:

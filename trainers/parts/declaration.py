@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ...allowed import Rule, rule_for
 from ...allowed import check as check_allowed
 from ...clip_patches.class_texts import check_length, fill, read_descriptions
 from ...clip_patches.loading import is_known, token_ids
+from ...clip_patches.text_source import TextSource, find_source
 from ...record.tracking import check_wandb
 from .options import SHARED
 from .prompts import context_words
@@ -25,12 +27,14 @@ class Declaration:
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
         official_trainer: Name of the trainer in its authors' code, under which it is registered as well.
+        described_use: The use of a trained model on images reads the descriptions of its classes.
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
     allowed: Mapping[str, Rule] = SHARED
     config_node = ""
     official_trainer = ""
+    described_use = False
 
     @classmethod
     def node(cls) -> str:
@@ -39,10 +43,25 @@ class Declaration:
 
     @classmethod
     def uses_descriptions(cls, cfg: Any) -> str:
-        """Return the file or folder of class descriptions that the method reads; empty if it reads none."""
+        """Return the file of class descriptions that the method reads; empty if it reads none."""
+        source = cls.find_text_source(cfg)
+        return str(source.file) if source and source.file else ""
+
+    @classmethod
+    def find_text_source(cls, cfg: Any) -> TextSource | None:
+        """Return the source of the class texts; None for a method that describes no classes.
+
+        The method's own DESCRIPTIONS go before the data set's, and these before what lies in the data root.
+
+        Raises:
+            FileNotFoundError: The config names descriptions that do not exist.
+            ValueError: The file is too large.
+        """
         if "DESCRIPTIONS" not in cls.options:
-            return ""
-        return cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
+            return None
+        setting = cfg.TRAINER[cls.node()].DESCRIPTIONS or cfg.DATASET.DESCRIPTIONS
+        root = os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))  # as data sets do
+        return find_source(setting, cfg.DATASET.NAME, root)
 
     @classmethod
     def tokens_in_front(cls, settings: Any) -> int:

@@ -21,5 +21,5 @@ SHARED: dict[str, Rule] = {
     "PROMPT_DEPTH_VISION": Whole("prompted layers of the vision tower; -1: all", 0, LAYERS, (-1,)),
     "TEXT_LOSS_WEIGHT": Real("weight of the text term", 0, 1e6),
     "IMAGE_LOSS_WEIGHT": Real("weight of the image term", 0, 1e6),
-    "DESCRIPTIONS": Text("JSON of class descriptions, or a folder of them; empty: templates"),
+    "DESCRIPTIONS": Text("JSON of class descriptions, a folder of them, or templates; empty: DATASET.DESCRIPTIONS"),
 }

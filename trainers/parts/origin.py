@@ -41,11 +41,13 @@ class Origin(NamedTuple):
         method: Name of the trainer that wrote it; empty where neither the file nor its run's ``result.json`` has it.
         trained_on: ``{"dataset", "subsample", "shots", "seed"}``; None where it is not known.
         classnames: Classes of the training, in order of the labels; empty where they are not known.
+        text_source: Source of the class texts; empty where it is not known.
     """
 
     method: str
     trained_on: dict | None
     classnames: Sequence[str] = ()
+    text_source: str = ""
 
 
 def origin_of(path: str | Path, notes: Mapping) -> Origin:
@@ -56,7 +58,8 @@ def origin_of(path: str | Path, notes: Mapping) -> Origin:
         notes: See :func:`.checkpoints.read_with_notes`.
     """
     if notes.get("method"):
-        return Origin(notes["method"], notes.get("trained_on"), notes.get("classes") or ())
+        texts = notes.get("text_source", "")
+        return Origin(notes["method"], notes.get("trained_on"), notes.get("classes") or (), texts)
     return origin_of_run(Path(path).parent.parent)
 
 
@@ -66,7 +69,7 @@ def origin_of_run(folder: str | Path) -> Origin:
     if record is None:
         return Origin("", None)
     own = {key: getattr(record, key) for key in ("dataset", "subsample", "shots", "seed")}
-    return Origin(record.trainer, record.trained_on or own, record.classnames)
+    return Origin(record.trainer, record.trained_on or own, record.classnames, record.text_source)
 
 
 def methods_by_names(folder: str, state: Mapping[str, Tensor]) -> list[str]:

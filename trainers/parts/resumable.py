@@ -9,7 +9,7 @@ from dassl.engine import TrainerX
 
 from ...record.files import write_bytes
 from .checkpoints import checkpoint_path
-from .loading import load_learner
+from .loading import load_learner, refuse_other_texts
 from .resume import find_state, restore_generators, restore_state, save_state
 
 if TYPE_CHECKING:
@@ -93,15 +93,16 @@ class ResumableTrainer(TrainerX):
 
         Raises:
             FileNotFoundError: No such checkpoint.
-            ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; an epoch of
-                a single file.
+            ValueError: It does not fit this method, its settings or (class-specific contexts) its classes; it is of
+                one half of the classes, described by another source; an epoch of a single file.
         """
         if self.learner is None:
             print("No checkpoint is loaded: nothing is learned")
         elif not directory:
             print("No checkpoint is loaded: no folder is given")
         else:
-            load_learner(self, checkpoint_path(directory, self.checkpoint_folder, epoch))
+            path = checkpoint_path(directory, self.checkpoint_folder, epoch)
+            refuse_other_texts(self, load_learner(self, path), path)
 
     def _deployed_checkpoint(self) -> Path | None:
         """Return the file that a test of this run will load; None if there is none."""

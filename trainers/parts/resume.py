@@ -17,7 +17,7 @@ import torch
 from dassl.utils import load_checkpoint
 
 from ...record.files import atomic_path
-from ...record.result import RunRecord, changed_settings, plain_config
+from ...record.result import RunRecord, changed_settings, plain_config, text_source_before
 
 if TYPE_CHECKING:
     from ..base import PromptTrainer
@@ -50,6 +50,7 @@ def save_state(trainer: PromptTrainer, folder: str | Path, epoch: int) -> None:
         "generators": _generators(),
         "run": {
             "config": plain_config(trainer.cfg),
+            "text_source": str(trainer.text_source or ""),
             "fewshot_digest": _digest(trainer),
             "history": trainer.recorder.history,
         },
@@ -76,7 +77,9 @@ def find_state(trainer: PromptTrainer, folder: str | Path) -> dict[str, Any] | N
         return None
     run = state.get("run") or {}
     try:
-        refuse_other_settings(folder, changed_settings(run.get("config") or {}, trainer.cfg))
+        config = run.get("config") or {}
+        texts = run.get("text_source", text_source_before(type(trainer).__name__, config))
+        refuse_other_settings(folder, changed_settings(config, trainer.cfg, texts))
         refuse_other_sample(folder, run.get("fewshot_digest"), _digest(trainer))
     except ValueError:
         if state["epoch"] > 0:
@@ -239,7 +242,12 @@ def _older_state(trainer: PromptTrainer, folder: Path, old: dict[str, Any] | Non
         "best_result": old.get("best_result", -float("inf")),
         "trainer": old.get("trainer"),
         "generators": old.get("rng"),
-        "run": {"config": record.config, "fewshot_digest": record.fewshot_digest, "history": record.history},
+        "run": {
+            "config": record.config,
+            "text_source": record.text_source,
+            "fewshot_digest": record.fewshot_digest,
+            "history": record.history,
+        },
     }
 
 
