@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class KeepsFirstTexts(Base):
         """
         if torch.is_grad_enabled() or not self.settings.OFFICIAL:
             return compute()
-        kept = vars(self).setdefault("_kept", {})
+        kept: dict[str, Any] = self.__dict__.setdefault("_kept", {})
         if name not in kept:
             kept[name] = compute()
         return kept[name]
