@@ -4,14 +4,15 @@ Four things stop it. The last one does so when it is imported, so `prepare` has 
 ``dassl``, unless ``gdown``, ``wilds`` and ``pandas`` are installed:
 
 1. its warm-up scheduler hands ``verbose`` to torch's base class, which no longer takes it;
-2. its checkpoints hold scheduler and optimiser objects, which ``torch.load`` refuses since ``weights_only=True`` is the
-default; 3. ``numpy.int`` is gone;
+2. its checkpoints hold scheduler and optimiser objects, which ``torch.load`` refuses by default (``weights_only``);
+3. ``numpy.int`` is gone;
 4. it imports ``gdown``, and its WILDS data sets import ``wilds`` and ``pandas`` (and switch off logging, and look up
-PyPI).
+   PyPI).
 
-For 2, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set, as torch offers it: real Dassl then trusts its checkpoint files, as it
-always did. It touches only calls that do not choose for themselves; the trainers of this package do, and stay safe. Set
-TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 to forbid it.
+For 2, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set for the process, as torch offers it: calls of ``torch.load`` that do
+not choose for themselves unpickle fully, and can run code. Those are Dassl's own, for a host's trainers, which always
+trusted their files. The trainers of this package never load through Dassl: they read weights, checkpoints and states
+as data, whatever is set. Set TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 to forbid full unpickling; see SECURITY.md.
 
 Nothing is done for the stand-in in ``toolbox/``, which needs none of this.
 """

@@ -5,23 +5,34 @@ layout differs from CoOp's does it also override ``read``.
 """
 
 import hashlib
-import json
 import logging
 import math
 import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple, cast
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from ..record.json_files import read_json
 from ..record.list_check import check_lists
 from . import canonical, fewshot_cache
 
 logger = logging.getLogger(__name__)
 
+
+class _Row(NamedTuple):
+    """An image that a list names; unlike a Datum, it does not ask the disk for the file."""
+
+    impath: str
+    label: int
+    classname: str
+
+
 SUBSAMPLES = ("all", "base", "new")
+LARGEST_LABEL = 1 << 30  # a larger one is a mistake, and could be thousands of digits long
 MAX_VAL_SHOTS = 4  # CoOp's: validation never gets more images of a class than this
 
 
@@ -48,6 +59,7 @@ class PromptDataset(DatasetBase):
         fewshot_digests: ``{"train": ..., "val": ...}``, sha256 of the sampled lists before the classes are halved; see
             `digest`.
         fewshot_digest: The one of "train".
+        test_digest: The same of all test images, in order of their paths.
         fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
     """
 
@@ -63,6 +75,8 @@ class PromptDataset(DatasetBase):
     same_names: Sequence[str] = ()
     drawn = False
     checked = False
+    fewer_shots: dict[str, int]
+    test_digest = ""
 
     def __init__(self, cfg):
         """Read the files, draw the few-shot sample, keep the wanted classes.
@@ -80,30 +94,22 @@ class PromptDataset(DatasetBase):
         check_num_shots(num_shots)
         check_subsample(subsample)
 
-        root = os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))
+        self.configure(cfg)
+        root = _root(cfg)
         self.prepare(root)
-        self.dataset_dir = os.path.join(root, self.folder)
-        self.image_dir = os.path.normpath(os.path.join(self.dataset_dir, self.images))
-        self._check_folders(root)
+        self._set_folders(root)
         train, val, test = self.read()
         if not test:
-            raise ValueError(f"{type(self).__name__}: no test image is listed in {self.dataset_dir}.")
+            place = os.path.join(self.dataset_dir, self.split_file)
+            raise ValueError(f"{type(self).__name__}: no test image is listed in {place}.")
         parts = {"train": train, "val": val, "test": test}
         check_lists(parts, os.path.join(self.dataset_dir, self.split_file), self.same_names)
         self.checked = True
         self._compare_counts(train, val, test)
 
-        self.fewer_shots: dict[str, int] = {}
-        if self.test_only:
-            train, val = test, None
-            if subsample != "all":
-                logger.info("%s is a test-only set: SUBSAMPLE_CLASSES %s has no effect", type(self).__name__, subsample)
-        elif num_shots >= 1:
-            self.fewer_shots = find_fewer_shots(train, num_shots, cfg.DATASET.get("FEWER_SHOTS", False))
-            train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
-
-        self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
-        self.fewshot_digest = self.fewshot_digests["train"]
+        if self.test_only and subsample != "all":
+            logger.info("%s is a test-only set: SUBSAMPLE_CLASSES %s has no effect", type(self).__name__, subsample)
+        train, val = self._choose(cfg, train, val, test)
         if cfg.VERBOSE:
             self._log_sample(num_shots, cfg.SEED)
 
@@ -115,6 +121,51 @@ class PromptDataset(DatasetBase):
                     f"{name}: no class of DATASET.SUBSAMPLE_CLASSES {subsample} has a test image in {self.dataset_dir}."
                 )
         super().__init__(train_x=only_datums(train), val=val and only_datums(val), test=only_datums(test))
+
+    @classmethod
+    def check_place(cls, cfg: Any) -> None:
+        """Raise FileNotFoundError unless the folders of a data set are there; no list is read."""
+        if not cls.drawn:
+            found = cls.__new__(cls)
+            found.configure(cfg)
+            found._set_folders(_root(cfg))
+
+    @classmethod
+    def listed(cls, cfg: Any) -> "PromptDataset | None":
+        """Return a data set that has read its lists and done no more: nothing is written, and no image is looked for.
+
+        Returns:
+            An instance for :meth:`choose_again`; None if the data are not there.
+
+        Raises:
+            ValueError: A list is damaged.
+        """
+        found = cls.__new__(cls)
+        try:
+            found.configure(cfg)
+            found._set_folders(_root(cfg))
+            cast(Any, found).as_datums = lambda rows: [
+                _Row(found.path_of(path), label, name) for path, label, name in rows
+            ]
+            found._lists = found.read_again()
+        except OSError:
+            return None
+        return found if found._lists else None
+
+    def choose_again(self, cfg: Any) -> None:
+        """Draw the few-shot sample of a config from the lists of :meth:`listed`, and set the digests.
+
+        Raises:
+            ValueError: A class has fewer images than shots, or a cached sample does not fit.
+        """
+        self._choose(cfg, *self._lists)
+
+    def configure(self, cfg: Any) -> None:
+        """Keep what is needed of a config to find the files. Does nothing here."""
+
+    def read_again(self) -> tuple[Any, Any, Any] | None:
+        """Return what :meth:`read` returns; None if that would have to write."""
+        return self.read()
 
     def prepare(self, root_dir: str) -> None:
         """Make sure that the files are there.
@@ -163,6 +214,26 @@ class PromptDataset(DatasetBase):
             raise FileNotFoundError(f"File not found: {path}. {self._way_out()}")
         with open(path, encoding="utf-8") as file:
             return [line.strip() for line in file if line.strip()]
+
+    def _choose(self, cfg: Any, train: Any, val: Any, test: Any) -> tuple[Any, Any]:
+        """Return the training and validation images of a config, before the classes are halved; set the digests."""
+        num_shots = cfg.DATASET.NUM_SHOTS
+        self.fewer_shots = {}
+        if self.test_only:
+            train, val = test, None
+        elif num_shots >= 1:
+            self.fewer_shots = find_fewer_shots(train, num_shots, cfg.DATASET.get("FEWER_SHOTS", False))
+            train, val = self._sample_fewshot(train, val, num_shots, cfg.SEED)
+        self.fewshot_digests = {"train": digest(train, self.image_dir), "val": digest(val or [], self.image_dir)}
+        self.fewshot_digest = self.fewshot_digests["train"]
+        self.test_digest = self.test_digest or digest(sorted(test, key=attrgetter("impath")), self.image_dir)
+        return train, val
+
+    def _set_folders(self, root: str) -> None:
+        """Set and check the folders."""
+        self.dataset_dir = os.path.join(root, self.folder)
+        self.image_dir = os.path.normpath(os.path.join(self.dataset_dir, self.images))
+        self._check_folders(root)
 
     def _check_folders(self, root: str) -> None:
         """Raise FileNotFoundError unless the folders exist."""
@@ -233,6 +304,10 @@ class PromptDataset(DatasetBase):
         return cached
 
 
+def _root(cfg: Any) -> str:
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(cfg.DATASET.ROOT)))
+
+
 def check_num_shots(num_shots: int) -> None:
     """Raise ValueError unless ``num_shots`` is -1 (all images) or at least 1."""
     if num_shots != -1 and num_shots < 1:
@@ -284,24 +359,34 @@ def read_split(path: str, keys: Sequence[str] = ("train", "val", "test")) -> dic
     """Read a split file in CoOp's form.
 
     Raises:
-        ValueError: It is not JSON, lacks one of ``keys``, or holds a row that is not [path, label, classname].
+        ValueError: It is not JSON, holds a key twice, lacks one of ``keys``, or holds a row that is not [path, label,
+            classname].
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            split = json.load(file)
+        split = read_json(path)
     except ValueError as error:  # covers JSONDecodeError and UnicodeDecodeError
         raise ValueError(
-            f"Split file {path} is not valid JSON ({error}). Download it again; DATASETS.md says from where."
+            f"Split file {path} is not valid JSON ({error}). Mend it, or fetch it again; DATASETS.md says from where."
         ) from error
     if not isinstance(split, dict) or any(not isinstance(split.get(key), list) for key in keys):
         raise ValueError(f"Split file {path} should be an object with the lists {', '.join(keys)}.")
     for name in ("train", "val", "test"):
         for row in split.get(name, []):
-            if not (isinstance(row, list) and [type(part) for part in row] == [str, int, str]):
+            fits = isinstance(row, list) and [type(part) for part in row] == [str, int, str]
+            if not fits or abs(row[1]) > LARGEST_LABEL:
                 raise ValueError(
-                    f"Split file {path}, '{name}': a row is {row!r}; wanted is [image path, label, class name]."
+                    f"Split file {path}, '{name}': a row is {_shown(row)}; wanted is [image path, label, class name]."
                 )
     return split
+
+
+def _shown(row: Any) -> str:
+    """Write a row of a split file, cut if it is long."""
+    try:
+        text = repr(row)
+    except RecursionError:
+        text = "nested lists"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def subsample_classes(train: list, val: list, test: list, subsample: str = "all") -> tuple[list, list, list]:

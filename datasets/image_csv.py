@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import unicodedata
+from typing import Any
 
 from .own_images import PARTS, Found, OwnImages, first, nfc
 
@@ -13,10 +14,11 @@ class ImageCSV(OwnImages):
 
     folder = "."  # the table's
 
-    def __init__(self, cfg):
+    def configure(self, cfg: Any) -> None:
+        """See :meth:`PromptDataset.configure`."""
+        super().configure(cfg)
         table = cfg.DATASET.get("CSV", "")
         self.table = table and os.path.abspath(os.path.expanduser(os.path.expandvars(table)))
-        super().__init__(cfg)
 
     def find(self) -> list[Found]:
         """See :meth:`OwnImages.find`."""

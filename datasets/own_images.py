@@ -12,7 +12,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..clip_patches.class_texts import read_descriptions, readable
 from ..clip_patches.text_source import TEMPLATES
@@ -61,11 +61,10 @@ class OwnImages(PromptDataset):
     images = "."
     split_file = "split_clusterprompt.json"
 
-    def __init__(self, cfg):
-        """See :class:`PromptDataset`."""
+    def configure(self, cfg: Any) -> None:
+        """See :meth:`PromptDataset.configure`."""
         self._descriptions = cfg.DATASET.get("DESCRIPTIONS", "")
         self._grey_range = cfg.DATASET.get("GREY_RANGE", ())
-        super().__init__(cfg)
 
     def find(self) -> list[Found]:
         """Return all images that the user gives."""
@@ -78,8 +77,7 @@ class OwnImages(PromptDataset):
         classes = read_classes(os.path.join(self.image_dir, CLASSES_FILE), sorted({item.folder for item in found}))
         if self._descriptions not in ("", TEMPLATES):
             read_descriptions(self._descriptions, type(self).__name__, list(classes.values()), exact=True)
-        places = [os.path.join(self.image_dir, self.split_file), self._place_elsewhere()]
-        place = next((path for path in places if os.path.isfile(path)), None)
+        places, place = self._places()
         if place:
             split = read_own_split(place)
             check_unchanged(split, found, classes, place)
@@ -105,6 +103,15 @@ class OwnImages(PromptDataset):
             for part in ("train", "val", "test")
         )
         return train, val, test
+
+    def read_again(self) -> tuple[list, list, list] | None:
+        """See :meth:`PromptDataset.read_again`."""
+        return self.read() if self._places()[1] else None
+
+    def _places(self) -> tuple[list[str], str | None]:
+        """Return where the split may lie, and where it lies."""
+        places = [os.path.join(self.image_dir, self.split_file), self._place_elsewhere()]
+        return places, next((path for path in places if os.path.isfile(path)), None)
 
     def _place_elsewhere(self) -> str:
         """Return the split's path in the cache, for a folder of images that is read-only; named by that folder."""

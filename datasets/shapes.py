@@ -8,13 +8,13 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..record.scratch import scratch_folder
 from .base import PromptDataset
 from .drawing import COLOURS, SHAPES, TEXTURES, Figure, Style, draw, rng_for
 
@@ -129,23 +129,21 @@ class DrawnDataset(PromptDataset):
             return
         os.makedirs(root_dir, exist_ok=True)
         logger.info(
-            "Drawing the %d images of %s into %s (once)",
+            "Drawing the %d images of %s into %s (once; takes up to a minute)",
             len(self.names) * sum(self.sizes.values()),
             self.folder,
             target,
         )
-        work = tempfile.mkdtemp(prefix=f".{self.folder}-", dir=root_dir)
         try:
-            self._write(work)
-            os.chmod(work, 0o755)  # mkdtemp's folders are for their owner alone
-            os.rename(work, target)
+            with scratch_folder(root_dir, f".{self.folder}-") as work:
+                self._write(str(work))
+                os.chmod(work, 0o755)  # a scratch folder is for its owner alone
+                os.rename(work, target)
         except OSError as error:
             if not os.path.isfile(os.path.join(target, self.split_file)):  # no other run was faster
                 raise OSError(
                     f"{target} cannot be written ({error.strerror}); if it is left over from something else, remove it"
                 ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _check_version(self, folder: str) -> None:
         """Raise ValueError unless this version of the program drew the images."""
@@ -170,7 +168,8 @@ class DrawnDataset(PromptDataset):
             for part, size in self.sizes.items()
             for i in range(size)
         ]
-        for label, name, part, i in tqdm(jobs, desc=f"drawing {self.folder}", disable=None):
+        columns = shutil.get_terminal_size().columns  # tqdm shows nothing on a terminal that does not know its width
+        for label, name, part, i in tqdm(jobs, f"drawing {self.folder}", disable=None, ncols=columns, unit="image"):
             path = f"{name.replace(' ', '_')}/{part}_{i:03d}.jpg"
             os.makedirs(os.path.join(folder, self.images, os.path.dirname(path)), exist_ok=True)
             self.picture(name, part, i).save(os.path.join(folder, self.images, path), quality=90)

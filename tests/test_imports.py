@@ -10,7 +10,11 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 WINGS = ("clip_patches", "trainers", "datasets", "configs")  # top folders that are installed below `clusterprompt`
 FOLDERS = ("clusterprompt", *WINGS)
-TOOLS = {"scripts.benchmark", "scripts.pretrain_tiny_clip"}  # developers' programs; other scripts are doors
+TOOLS = {
+    "scripts.benchmark",
+    "scripts.gpu_check",
+    "scripts.pretrain_tiny_clip",
+}  # developers' programs; other scripts are doors
 
 # Who may import whom. A module belongs to the longest name that it starts with; imports within one name are free.
 # Every layer may ask for `clusterprompt.__version__`.

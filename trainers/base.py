@@ -33,7 +33,7 @@ from ..record.recorder import Recorder
 from .parts import ranks
 from .parts.batch import Batch, Task
 from .parts.checkpoints import Renames
-from .parts.data import load_data, no_validation, validates
+from .parts.data import check_place, load_data, no_validation, validates
 from .parts.declaration import Declaration
 from .parts.gradients import backpropagate
 from .parts.loading import load_learner
@@ -201,6 +201,8 @@ class PromptTrainer(Declaration, ResumableTrainer):
 
     def build_data_loader(self) -> None:
         """Load CLIP, fit the input size to it, then build the loaders."""
+        if self.task is None:
+            check_place(self.cfg)
         measure.reset_peak_memory(self.device)
         self.precision = self.settings.PREC
         self.clip = load_clip(self.cfg.MODEL.BACKBONE.NAME, "fp32", self.device)

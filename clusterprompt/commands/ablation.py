@@ -11,7 +11,6 @@ OUTPUT/ablation/<method>_<data set>.{txt,csv,json}.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import sys
@@ -132,7 +131,7 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem:
     """Print the table; write it as text, CSV and JSON."""
     from tabulate import tabulate
 
-    from ..record.files import atomic_path, write_text
+    from ..record.files import write_text
     from ..results import formats
     from ..results.notes import different_texts
 
@@ -155,10 +154,7 @@ def write(table: Table, args: argparse.Namespace, variants: Sequence[str], stem:
     text += f"\n\n{caption(args, full is not None, 'prompts used' in facts)}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_text(f"{stem}.txt", text + "\n")
-    with atomic_path(f"{stem}.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for line in flat for key in line)))
-        writer.writeheader()
-        writer.writerows(flat)
+    write_text(f"{stem}.csv", formats.csv_of(list(dict.fromkeys(key for line in flat for key in line)), flat))
     content = {
         "method": args.trainer,
         "dataset": args.dataset,

@@ -93,7 +93,9 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
         if is_drawn(args.dataset):
             raise
         way_out = f"clusterprompt base2new --trainer {args.trainer} --dataset shapes --seed 1"
-        raise type(error)(f"{error}. No data or weights at hand? This needs neither: {way_out}") from error
+        raise type(error)(
+            f"{str(error).rstrip('.')}. No data or weights at hand? This needs neither: {way_out}"
+        ) from error
     print_table(args, base, new, None if base is None or new is None else harmonic_mean(base, new))
 
 

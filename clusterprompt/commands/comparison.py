@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..record.files import atomic_path, write_text
+from ..record.files import write_text
 from ..record.protocols import Request, all_protocols
 from ..record.result import RunRecord
 from ..results import formats
@@ -88,10 +87,7 @@ class Comparison:
         flat = formats.flat(table, COLUMNS, facts)
         stem.parent.mkdir(parents=True, exist_ok=True)
         files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md")]
-        with atomic_path(files[0]) as path, open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(flat[0]))
-            writer.writeheader()
-            writer.writerows(flat)
+        write_text(files[0], formats.csv_of(list(dict.fromkeys(key for line in flat for key in line)), flat))
         content = {
             "dataset": self.dataset,
             "shots": self.shots,

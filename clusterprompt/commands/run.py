@@ -14,15 +14,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..record import folder as run_folder
+from ..record.names import dataset_label
 from ..record.protocols import DATASETS, FEW_SHOTS, SHOTS, all_protocols
 from .options import add_output, add_overwrite, add_seeds, add_trainers, parser_for, run_with_pairs
 
 if TYPE_CHECKING:
     from ..running.campaign import Campaign
+    from ..running.plan import Job
+
+LISTED = 20  # runs that --plan shows one by one
+STATES = ("to do", "go on", "again", "other settings", "done")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,7 +77,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=0, metavar="N", help="runs at a time; default: one a core (at most 4) or GPU")
     add_output(parser)
     add_overwrite(parser)
-    add("--plan", action="store_true", help="only show what would be run")
+    add(
+        "--plan",
+        nargs="?",
+        const="short",
+        choices=("short", "full"),
+        help=f"only show what would be run: run by run, or counted where there are more than {LISTED}; full lists all",
+    )
     add("opts", nargs="*", metavar="KEY VALUE", help="config values for all runs, such as OPTIM.LR 0.001")
     return parser
 
@@ -93,7 +105,7 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     jobs = list({job.log: job for plan in campaign.jobs().values() for job in plan}.values())
     print(f"{campaign.headline()} {len(jobs)} runs.", flush=True)
     if args.plan:
-        show(jobs, args.overwrite)
+        show(jobs, args.overwrite, counted=args.plan == "short" and len(jobs) > LISTED)
         return 0
     failures = carry_out(jobs, overwrite=args.overwrite, side_by_side=args.jobs)
     print(campaign_tables(campaign), flush=True)
@@ -138,31 +150,64 @@ def campaign_of(args: argparse.Namespace, pairs: Sequence[str]) -> Campaign:
     )
 
 
-def show(jobs: Sequence, overwrite: bool) -> None:
-    """List all jobs and what is there of them."""
+def show(jobs: Sequence[Job], overwrite: bool, counted: bool = False) -> None:
+    """Print a plan, and what is there of it.
+
+    Args:
+        jobs: The plan.
+        overwrite: Everything would be run again.
+        counted: Print a row for each method and data set in place of one for each run.
+    """
     from tabulate import tabulate
 
     from ..running.sweep import other_settings, unfinished
 
     changed = {} if overwrite else {job.log: differences for job, differences in other_settings(jobs)}
     todo = unfinished(jobs, overwrite)
-    rows = []
-    for job in jobs:
-        states = {run_folder.state(folder) for folder in job.folders}
-        if job.log in changed:
-            state = "other settings"
-        elif job not in todo:
-            state = "done"
-        elif overwrite or states == {"finished"}:
-            state = "again"
-        else:
-            state = "go on" if states != {"fresh"} else "to do"
-        rows.append([state, job.name, job.folders[0]])
-    print(tabulate(rows, headers=["", "run", "folder"]))
+    waiting = {job.log for job in todo}
+    states = [_state(job, job.log in changed, job.log in waiting, overwrite) for job in jobs]
+    if counted:
+        print(tabulate(*_counts(jobs, states), disable_numparse=True))
+        print("--plan full lists every run and its folder.")
+    else:
+        rows = [[state, job.name, job.folders[0]] for job, state in zip(jobs, states)]
+        print(tabulate(rows, headers=["", "run", "folder"]))
     print(f"\n{len(todo)} of {len(jobs)} runs have to be run.")
-    for job in jobs:
-        if job.log in changed:
-            print(f"{job.name} is there with other settings: {'; '.join(changed[job.log][:4])}")
+    differing = [job for job in jobs if job.log in changed]
+    for job in differing[: LISTED if counted else None]:
+        print(f"{job.name} is there with other settings: {'; '.join(changed[job.log][:4])}")
+    if counted and len(differing) > LISTED:
+        print(f"... and {len(differing) - LISTED} more with other settings")
+
+
+def _state(job: Job, changed: bool, waiting: bool, overwrite: bool) -> str:
+    """Return in a word or two what is there of a job."""
+    if changed:
+        return "other settings"
+    if not waiting:
+        return "done"
+    states = {run_folder.state(folder) for folder in job.folders}
+    if overwrite or states == {"finished"}:
+        return "again"
+    return "go on" if states != {"fresh"} else "to do"
+
+
+def _counts(jobs: Sequence[Job], states: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Return rows and headers of a plan's table by method and training data; seeds and parts are counted."""
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    seeds: dict[tuple[str, str, str], set[int]] = {}
+    for job, state in zip(jobs, states):
+        spec = job.specs[0]
+        source = spec.leg.model or spec.leg
+        key = (source.place.split("/")[0], spec.trainer, dataset_label(source.dataset))
+        counts.setdefault(key, Counter())[state] += 1
+        seeds.setdefault(key, set()).add(spec.seed)
+    shown = [state for state in STATES if state in states]
+    rows = [
+        [*key, str(len(seeds[key])), str(found.total()), *(str(found[state] or "") for state in shown)]
+        for key, found in counts.items()
+    ]
+    return rows, ["", "trainer", "data", "seeds", "runs", *shown]
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ takes a login page for the file; for archives of gigabytes that is not enough.
 
 import hashlib
 import http.client
+import importlib.util
 import os
 import re
 import socket
 import ssl
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +27,8 @@ PAUSE = 2.0  # seconds before the second attempt; doubled each time
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 18
 DRIVE = "drive:"
+DRIVE_TIMEOUT = 120.0  # seconds without a byte, pages of warnings included
+WATCH = 0.1  # seconds between two looks at what has arrived
 BROKEN = (
     ConnectionError,
     TimeoutError,
@@ -55,7 +60,7 @@ def fetch(urls: Sequence[str], target: Path, checksum: str = "", largest: int = 
         part = target.with_name(target.name + ".part")
         try:
             if url.startswith(DRIVE):
-                _from_drive(url[len(DRIVE) :], part)
+                _from_drive(url[len(DRIVE) :], part, largest)
             else:
                 _from_url(url, part, largest)
             _refuse_web_page(part, url)
@@ -207,28 +212,70 @@ def _one_connection(url: str, part: Path, largest: int = 0) -> None:
         raise ConnectionError(f"the connection broke off after {megabytes(part.stat().st_size)} of {megabytes(total)}")
 
 
-def _from_drive(file_id: str, part: Path) -> None:
-    """Download a file of Google Drive to ``part``."""
+# gdown has no bound of its own: it runs as a process that is watched.
+GDOWN = """
+import sys, gdown
+try:
+    gdown.download(id=sys.argv[1], output=sys.argv[2], quiet=sys.argv[3] == "quiet", resume=True)
+except Exception as error:  # gdown's own, those of requests, and others between its versions
+    print(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    sys.exit(1)
+"""
+
+
+def _from_drive(file_id: str, part: Path, largest: int = 0) -> None:
+    """Download a file of Google Drive to ``part``, within bounds of size and of time without a byte."""
     page = f"https://drive.google.com/file/d/{file_id}/view"
     name = part.name.removesuffix(".part")
     by_hand = f"Or download {page} in a browser, and save it as {part.with_name(name)}."
-    try:
-        import gdown
-    except ImportError:
+    if importlib.util.find_spec("gdown") is None:
         raise FetchError(
             f"{name} lies on Google Drive, and gdown, which can fetch it, is not installed: "
             f"pip install gdown. {by_hand}"
-        ) from None
-    try:
-        gdown.download(id=file_id, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
-    except Exception as error:  # gdown's own, those of requests, and others between its versions
-        lost = type(error).__name__ == "ConnectionError"  # requests' one, whose words are those of a log file
-        reason = (
-            "no connection to drive.google.com" if lost else " ".join(str(error).split())[:300] or type(error).__name__
         )
-        raise FetchError(f"{name}: Google Drive did not hand it out ({reason}). Try again later. {by_hand}") from error
-    if not part.is_file():  # older gdown prints its error and returns None
-        raise FetchError(f"{name}: Google Drive did not hand it out. Try again later. {by_hand}")
+    words = [sys.executable, "-c", GDOWN, file_id, str(part), "loud" if sys.stderr.isatty() else "quiet"]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=said, stderr=None if words[-1] == "loud" else said
+        )
+        try:
+            reason = _watch(process, part, largest)
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(0)
+        last = ([line.strip() for line in said.read().splitlines() if line.strip()] or [""])[-1]
+    if process.returncode and not reason:
+        lost = "ConnectionError" in last  # requests' one, whose words are those of a log file
+        reason = "no connection to drive.google.com" if lost else last.partition(": ")[2][:300] or last[:300]
+    if not reason and (not part.is_file() or not part.stat().st_size):  # older gdown prints its error and goes on
+        reason = "nothing arrived"
+    if reason:
+        raise FetchError(f"{name}: Google Drive did not hand it out ({reason}). Try again later. {by_hand}")
+
+
+def _watch(process: subprocess.Popen, part: Path, largest: int) -> str:
+    """Wait for a download; return why it was given up, or an empty string. What is too large is removed."""
+    size, moved = -1, time.monotonic()
+    while process.poll() is None:
+        time.sleep(WATCH)
+        now = sum(path.stat().st_size for path in _parts(part))
+        if now != size:
+            size, moved = now, time.monotonic()
+        if largest and now > largest:
+            process.kill()
+            process.wait()
+            for path in _parts(part):
+                path.unlink()
+            return f"it sends more than {megabytes(largest)}, far more than the file has; that was removed"
+        if time.monotonic() - moved > DRIVE_TIMEOUT:
+            return f"not a byte in {DRIVE_TIMEOUT:.0f} seconds"
+    return ""
+
+
+def _parts(part: Path) -> list[Path]:
+    """Return the files that gdown writes for ``part``: itself, and temporary ones whose names begin with its name."""
+    return [path for path in part.parent.iterdir() if path.name.startswith(part.name) and path.is_file()]
 
 
 def _shown(url: str) -> str:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from .. import config, configs, registration
 from ..record.files import is_image_name
 from ..record.list_check import find_faults
@@ -83,8 +81,7 @@ def catalogue() -> dict[str, Any]:
     folder = Path(configs.__file__).parent / "datasets"
     found = {}
     for path in sorted(folder.glob("*.yaml")):
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        cls = classes.get(content.get("DATASET", {}).get("NAME"))
+        cls = classes.get(config.read_yaml(path).get("DATASET", {}).get("NAME"))
         if cls is not None:
             found[path.stem] = cls
     return found

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from .. import config
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Source:
 
 def _load() -> dict[str, Source]:
     """Read sources.yaml."""
-    table = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8"))
+    table = config.read_yaml(Path(__file__).with_name("sources.yaml"))
     return {
         name: Source(
             lists=tuple(File(**entry) for entry in source.get("lists", ())),

@@ -9,7 +9,6 @@ import errno
 import gzip
 import lzma
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -22,6 +21,7 @@ from typing import IO, Any, cast
 from tqdm import tqdm
 
 from ..record.names import printable
+from ..record.scratch import scratch_folder
 from .fetch import megabytes
 
 RATIO = 10  # unpacked bytes to those of the archive; photographs do not pack
@@ -66,9 +66,7 @@ def unpack(archive: Path, folder: Path, take: dict[str, str], inner: str = "", s
         UnpackError: It is damaged or cut short, holds a link or a path that leads out of it, unpacks to far more than
             its size, or lacks an entry of ``take``. Then nothing is left behind.
     """
-    beside = folder / f".unpacking-{archive.name}"
-    shutil.rmtree(beside, ignore_errors=True)  # of a call that was killed
-    try:
+    with scratch_folder(folder, f".unpacking-{archive.name}-") as beside:
         content = beside / "content"
         _extract(archive, content, size)
         if inner:
@@ -79,8 +77,6 @@ def unpack(archive: Path, folder: Path, take: dict[str, str], inner: str = "", s
             _need(content / inside, archive)
         for inside, target in take.items():
             _move(content / inside, folder / target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _extract(archive: Path, target: Path, size: int = 0) -> None:

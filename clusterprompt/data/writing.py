@@ -14,6 +14,7 @@ from .. import __version__
 from ..clip_patches.class_texts import ABOUT, check_length, read_descriptions, readable
 from ..datasets.own_images import names_in
 from ..record.files import write_text
+from ..record.json_files import read_json
 from ..record.names import printable
 from .language_model import LanguageModel
 
@@ -123,9 +124,9 @@ def _read_part(part: Path, about: dict[str, Any], names: Sequence[str]) -> dict[
     if not part.is_file():
         return {}
     try:
-        table = json.loads(part.read_text(encoding="utf-8"))
+        table = read_json(part)
         same = all(table[ABOUT].get(key) == value for key, value in about.items())
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{part} is damaged ({error}); remove it to begin again") from error
     if not same:
         raise ValueError(f"{part} was begun with another model, prompt or --sentences; go on with these, or remove it")

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import stat
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from .scratch import scratch_file
 
 logger = logging.getLogger(__name__)
 # Files with these endings are images, wherever a folder is searched for them.
@@ -197,8 +198,9 @@ TORCH_WRITE_ERRORS = ("unexpected pos", "PytorchStreamWriter", "inline_container
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file whole or not at all.
 
-    Yields a temporary path in the same folder. When the block ends, the temporary file is flushed to the disk and takes
-    the place of ``path``; when it raises, the temporary file is removed and ``path`` keeps its content.
+    Yields the path of an empty temporary file in the same folder. When the block ends, that file is flushed to the disk
+    and takes the place of ``path``; when it raises, it is removed and ``path`` keeps its content. What a killed process
+    left of an earlier try is removed first.
 
     Args:
         path: File to write; its folder must exist.
@@ -207,18 +209,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         OSError: It cannot be written; names the file, and the room on its disk if that is the reason.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with scratch_file(path) as temporary:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         raise write_error(error, path) from error
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def write_error(error: OSError | RuntimeError, path: Path) -> OSError | RuntimeError:

@@ -181,6 +181,28 @@ def check_writable(folder: str | Path) -> None:
         )
 
 
+def check_links(folder: str | Path) -> None:
+    """Raise ValueError if a run would write into a folder, or over a checkpoint, that lies elsewhere.
+
+    Links to files that a run replaces are no matter: the link goes, and its target keeps its content. A folder behind a
+    link may hold anything, and whose checkpoints lie there is not known. The output folder itself may be a link.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    entries = [
+        *folder.iterdir(),
+        *(inner for entry in folder.iterdir() if _is_model_folder(entry) for inner in entry.iterdir()),
+    ]
+    found = [each for each in entries if each.is_symlink() and (each.is_dir() or each.parent != folder)]
+    if found:
+        said = ", ".join(f"{each.relative_to(folder)} -> {os.readlink(each)}" for each in sorted(found)[:3])
+        raise ValueError(
+            f"{folder} holds links that a run would write through ({said}). Put what they point at in their place, or "
+            "let the whole --output-dir be a link"
+        )
+
+
 def clear(folder: str | Path) -> None:
     """Remove what a run wrote; see `check_removable`.
 

@@ -157,5 +157,5 @@ def _place_of(lists: Mapping[str, Sequence[Any]], wanted: Any) -> str:
 
 def _some(values: Any) -> str:
     """Write the first few values, with the number of the others."""
-    texts = [str(value) for value in values]
+    texts = [text if len(text := str(value)) <= 60 else f"{text[:57]}..." for value in values]
     return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")

@@ -25,6 +25,8 @@ def printable(text: str, keep: str = "") -> str:
         text: Any text, such as a file's name.
         keep: Control characters to keep.
     """
+    if text.isprintable():  # nearly always
+        return text
     return "".join(c if c in keep or not _is_control(c) else c.encode("unicode_escape").decode() for c in text)
 
 

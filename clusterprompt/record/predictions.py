@@ -1,4 +1,4 @@
-"""Predictions of a test: scores for ``result.json``, one row an image for ``predictions.csv``."""
+"""Predictions of a test: scores for ``result.json``, a row an image for ``predictions.csv``, ``cmat.pt``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # records are read without torch, which takes seconds to impo
     from torch import Tensor
 
 FILE = "predictions.csv"
+CONFUSION = "cmat.pt"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 HEADER = ("path", "label", "prediction", "confidence")
 
@@ -52,6 +53,20 @@ class Predictions:
             "per_class": {distinct(classnames, c): round(100 * recall[c], 4) for c in labels if c in truth},
         }
 
+    def write_confusion_matrix(self, folder: str | Path, n_classes: int) -> None:
+        """Write ``cmat.pt`` into a run's folder: shares of each class's images, (C, C), rows true, columns predicted.
+
+        A class without images has a row of zeros. Real Dassl's evaluator leaves such rows out, so that rows and labels
+        part ways; its file is replaced.
+        """
+        import torch
+
+        truth, predicted = torch.cat(self._labels), torch.cat(self._predicted)
+        counts = torch.bincount(n_classes * truth + predicted, minlength=n_classes**2).view(n_classes, n_classes)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with atomic_path(Path(folder, CONFUSION)) as temporary:
+            torch.save(counts / counts.sum(dim=1, keepdim=True).clamp(min=1).double(), temporary)
+
     def write(self, folder: str | Path, root: str) -> None:
         """Write ``predictions.csv`` into a run's folder, one row an image, whole or not at all.
 
@@ -76,11 +91,13 @@ class Predictions:
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # names are bytes
         ):
             writer = csv.writer(file, lineterminator="\n")
+            quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other leaves "\r" bare
             writer.writerow(HEADER)
             for image, label, predicted, confidence in rows:
                 image = os.path.abspath(image)
                 image = image[len(root) :] if image.startswith(root) else image
-                writer.writerow((_as_cell(Path(image).as_posix()), label, predicted, f"{confidence:.6f}"))
+                row = (_as_cell(Path(image).as_posix()), label, predicted, f"{confidence:.6f}")
+                (quoting if "\r" in image else writer).writerow(row)
 
 
 def _as_cell(path: str) -> str:

@@ -111,12 +111,15 @@ class Recorder:
         """Keep the scores of the evaluation that just ended, and write the record.
 
         Args:
-            split: ``val`` or ``test``; a test's predictions are written as well.
+            split: ``val`` or ``test``; a test's predictions are written as well, and with ``TEST.COMPUTE_CMAT`` the
+                confusion matrix of either.
             accuracy: In percent, from Dassl's evaluator.
         """
         trainer = self._trainer
         predictions, self.predictions = self.predictions, Predictions()
         self.scores[split] = {"accuracy": accuracy, **predictions.scores(trainer.classnames)}
+        if trainer.cfg.TEST.COMPUTE_CMAT:
+            predictions.write_confusion_matrix(trainer.output_dir, len(trainer.classnames))
         if split == "test":
             predictions.write(trainer.output_dir, trainer.cfg.DATASET.ROOT)
         self.write()

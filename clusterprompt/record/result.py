@@ -12,6 +12,7 @@ from typing import Any
 from ..config import get, items, keys
 from . import measure
 from .files import write_text
+from .json_files import read_json
 from .names import printable
 from .predictions import Prediction, read_predictions
 
@@ -52,6 +53,7 @@ class RunRecord:
         text_source: Source of the class texts: ``official descriptions``, ``own file <name> (sha256 ...)`` or
             ``templates``; empty for a method that describes no classes, or where it is not known.
         fewshot_digest: SHA-256 of the training list before the classes are halved.
+        test_digest: The same of all test images, in order of their paths.
         fewer_shots: Numbers of training images by class name, of classes that have fewer than the shots.
         checkpoint: ``file``, below the training run's folder, and ``sha256`` of the weights: in a test those that it
             loaded, in a finished training run those that a test will load; None where nothing was loaded.
@@ -87,6 +89,7 @@ class RunRecord:
     template: str = ""
     text_source: str = ""
     fewshot_digest: str | None = None
+    test_digest: str | None = None
     fewer_shots: dict = field(default_factory=dict)
     checkpoint: dict | None = None
     epoch: int | None = None
@@ -120,15 +123,13 @@ class RunRecord:
                 raise DamagedRecord(f"damaged (larger than {LARGEST >> 20} MB)")
             if file.exists() and not file.is_file():  # a pipe would be waited for
                 raise DamagedRecord("damaged (not a regular file)")
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no run (no {FILE})") from None
         except DamagedRecord:
             raise
         except (OSError, ValueError) as error:
             raise DamagedRecord(f"damaged ({error})") from error
-        except RecursionError as error:
-            raise DamagedRecord("damaged (nested too deep)") from error
         return cls.of_json(content)
 
     @classmethod
@@ -186,6 +187,7 @@ class RunRecord:
             template=trainer.template,
             text_source=str(trainer.text_source or ""),
             fewshot_digest=getattr(trainer.dm.dataset, "fewshot_digest", None),
+            test_digest=getattr(trainer.dm.dataset, "test_digest", None),
             fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
             checkpoint=recorder.checkpoint,
             epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
@@ -378,6 +380,8 @@ def _is_number(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     """Tell whether all words in a value can be written as UTF-8, and it is not nested deep."""
+    if isinstance(value, (bool, float, type(None))):  # whole numbers may have too many digits
+        return True
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):

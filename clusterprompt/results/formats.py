@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -193,14 +193,34 @@ FIELDS = (
 
 def as_csv(tables: Sequence[Table], interval: str) -> str:
     """Write one line a number, unrounded."""
+    return csv_of(
+        FIELDS,
+        (
+            _csv_line(table, row, column, cell, interval)
+            for table in tables
+            for row in table.rows
+            for column, cell in row.cells.items()
+        ),
+    )
+
+
+def csv_of(fields: Sequence[str], lines: Iterable[Mapping[str, object]]) -> str:
+    """Write lines as CSV; texts that a spreadsheet would take for a formula get a quote in front.
+
+    Args:
+        fields: Columns in order.
+        lines: Values by column; missing ones stay empty.
+    """
     out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
-    for table in tables:
-        for row in table.rows:
-            for column, cell in row.cells.items():
-                writer.writerow(_csv_line(table, row, column, cell, interval))
+    for line in lines:
+        writer.writerow({name: _as_text(value) for name, value in line.items()})
     return out.getvalue()
+
+
+def _as_text(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) -> dict[str, object]:
@@ -214,10 +234,7 @@ def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) ->
     if cell.published is not None:
         names = dict.fromkeys(p.source for p in row.printed if cell.published in p.values.values())
         line.update(published=cell.published, difference=cell.mean - cell.published, source="; ".join(names))
-    return {
-        name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-        for name, value in line.items()
-    }
+    return line
 
 
 # ------------------------------------------------------------------ short tables

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from ..record import folder as run_folder
 from ..record.result import RunRecord
 from .options import TrainOptions
+from .same_data import DataNow
 
 
 def prepare_output(options: TrainOptions, cfg: Any) -> str:
@@ -84,24 +83,18 @@ def _refuse_changed(folder: str, cfg) -> None:
 
 
 def refuse_other_data(folder: str, cfg: Any) -> None:
-    """Refuse to call a run finished that was trained on another few-shot sample.
+    """Refuse to call a run finished that was trained or tested on other data.
 
     Raises:
-        ValueError: The samples differ. Data that are not there any more are not compared.
+        ValueError: The data differ. Data that are not there any more are not compared.
     """
-    from dassl.data.datasets import DATASET_REGISTRY
-
-    from ..trainers.parts.resume import refuse_other_sample
-
     record = RunRecord.find(folder)
-    if record is None or not record.fewshot_digest or record.drawn:
-        return
-    try:
-        with redirect_stdout(io.StringIO()):
-            dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
-    except (OSError, ValueError, AssertionError):
-        return
-    refuse_other_sample(folder, record.fewshot_digest, getattr(dataset, "fewshot_digest", None))
+    differences = DataNow().differences(record, cfg) if record else []
+    if differences:
+        raise ValueError(
+            f"the run in {folder} is of {'; '.join(differences)}: the data root is another, or the data were edited. "
+            "Use the same data, or --overwrite"
+        )
 
 
 def _report_finished(folder: str, record: RunRecord, changed: list[str]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .. import dassl_compat
+from .quiet import quiet
 from .spec import RunSpec, is_drawn
 from .train import make_cfg
 
@@ -22,6 +21,7 @@ def check_tests(specs: Iterable[RunSpec]) -> None:
         ValueError: A setting, a class name or a description cannot be used; the message names the run.
         FileNotFoundError: Data or descriptions are missing.
     """
+    dassl_compat.prepare()
     from dassl.engine import TRAINER_REGISTRY
 
     classes: dict[tuple, tuple[Sequence[str], str]] = {}
@@ -49,12 +49,6 @@ def _classes(cfg: Any) -> tuple[Sequence[str], str]:
     """Read a data set without a word; return the names of its classes and its hand-written prompt."""
     from dassl.data.datasets import build_dataset
 
-    ours = logging.getLogger(__name__.partition(".")[0])
-    level = ours.level
-    try:
-        ours.setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(io.StringIO()):
-            dataset = build_dataset(cfg)
-    finally:
-        ours.setLevel(level)
+    with quiet():
+        dataset = build_dataset(cfg)
     return dataset.classnames, getattr(dataset, "template", "a photo of a {}.")

@@ -24,9 +24,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import yaml
-
 from .. import configs
 from ..config import items, read_yaml
 from ..record.protocols import Leg
@@ -160,8 +157,8 @@ def is_drawn(dataset: str) -> bool:
     """Tell whether a data set draws its images itself, by its class."""
     from .. import dassl_compat, registration
 
-    content = yaml.safe_load(find_config(dataset_config(dataset)).read_text(encoding="utf-8")) or {}
-    name = content.get("DATASET", {}).get("NAME") if isinstance(content, dict) else None
+    group = read_yaml(find_config(dataset_config(dataset))).get("DATASET")
+    name = group.get("NAME") if isinstance(group, dict) else None
     dassl_compat.prepare()
     return any(cls.drawn for cls in registration.own_datasets() if cls.__name__ == name)
 
@@ -250,7 +247,10 @@ class RunSpec:
         return {
             key: value
             for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
-            if _any_depth(key) and key not in self.pairs and max(np.atleast_1d(value)) > depth
+            if re.match(r"TRAINER\.\w+\.", key) and _any_depth(key) and key not in self.pairs
+            if any(
+                isinstance(layer, int) and layer > depth for layer in (value if isinstance(value, list) else [value])
+            )
         }
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:

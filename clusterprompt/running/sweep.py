@@ -9,6 +9,7 @@ from ..record.result import RunRecord
 from .engine import Failure, LocalEngine
 from .plan import Job
 from .preflight import check_tests
+from .same_data import DataNow
 from .spec import RunSpec
 from .train import make_cfg
 
@@ -56,14 +57,14 @@ def unfinished(jobs: Sequence[Job], overwrite: bool) -> list[Job]:
 
 
 def other_settings(jobs: Sequence[Job]) -> list[tuple[Job, list[str]]]:
-    """Return the jobs whose results are there with other settings than are asked for, and the differences.
+    """Return the jobs whose results are there with other settings or of other data than are asked for, and how.
 
     Every yaml of the plan is read, so that a setting that is not allowed shows before the first run.
 
     Raises:
         ValueError: A setting is not allowed, such as an unknown key.
     """
-    found, checked = [], set()
+    found, checked, data = [], set(), DataNow()
     for job in jobs:
         differences: list[str] = []
         for spec in job.specs:
@@ -74,7 +75,7 @@ def other_settings(jobs: Sequence[Job]) -> list[tuple[Job, list[str]]]:
             checked.add(kind)
             cfg = make_cfg(spec.train_options())
             if record and (record.finished or not spec.model_folder):
-                differences += record.changed_settings(cfg)
+                differences += record.changed_settings(cfg) or data.differences(record, cfg)
             differences += _other_source(spec, record)
         if differences:
             found.append((job, differences))
@@ -98,9 +99,9 @@ def _refuse_other_settings(jobs: Sequence[Job]) -> None:
     shown = [f"{job.name}: {'; '.join(differences[:4])}" for job, differences in found[:3]]
     more = f", and {len(found) - 3} more" if len(found) > 3 else ""
     raise ValueError(
-        f"{len(found)} of {len(jobs)} runs are there already with other settings than are asked for now "
-        f"({' | '.join(shown)}{more}). Ask for the same settings to keep them, run them again with --overwrite, or "
-        "keep both with OUTPUT=<another folder>"
+        f"{len(found)} of {len(jobs)} runs are there already with other settings or data than are asked for now "
+        f"({' | '.join(shown)}{more}). Ask for the same to keep them, run them again with --overwrite, or keep both "
+        "with OUTPUT=<another folder>"
     )
 
 

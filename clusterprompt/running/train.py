@@ -57,6 +57,7 @@ def train(options: TrainOptions) -> Any:
         if plan == "skip":
             together.in_first(lambda: refuse_other_data(cfg.OUTPUT_DIR, cfg))
             return None
+        together.in_first(lambda: run_folder.check_links(cfg.OUTPUT_DIR))
         _report_table(cfg, options)
         cfg = stack.enter_context(together.follower(cfg, resumes=plan == "resume"))
         trainer = together.in_first(lambda: _build(options, cfg)) or _build(options, cfg)

@@ -38,6 +38,7 @@ import torch  # noqa: E402
 from golden_clip import state_dict  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from clusterprompt import dassl_compat  # noqa: E402
 from clusterprompt.commands import convert, data, export, pictures, predict, results, train  # noqa: E402
 
 SECONDS = 60
@@ -85,6 +86,7 @@ class World(NamedTuple):
 
 def make_world(folder: Path) -> World:
     """Write the good files."""
+    dassl_compat.prepare()
     clip, root = folder / "clip.pt", folder / "data"
     torch.save(state_dict(), clip)
     root.mkdir()

@@ -224,13 +224,13 @@ def watch(out: Path, kill: Kill | None, count: Path) -> None:
 # ---------------------------------------------------------------------- what a run ends with
 def outcome(folder: Path) -> dict[str, Any]:
     """Return everything that has to be equal, by file: weights as bytes, the record without times, predictions."""
-    import torch
+    from clusterprompt.clip_patches.weights import load_data
 
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.name.startswith("model"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_data(path)  # as data: real Dassl's checkpoints hold its schedule, an object
             weights = {key: value.numpy().tobytes() for key, value in state["state_dict"].items()}
             found[name] = (state["epoch"], weights)
         elif path.name == "result.json":

@@ -1,6 +1,6 @@
-"""Give every option of every trainer and every key of Dassl malformed values, and trainers malformed yamls; count.
+"""Give malformed values to every option and key of Dassl, and malformed yamls and split files to their readers; count.
 
-    python tests/campaign/malformed.py [--cases N] [--seed N]
+    python tests/campaign/malformed.py [--cases N] [--seed N] [--only options | yamls | files]
 
 Nothing is trained: each case makes a run's config, which is where settings are checked. Prints how many cases were
 tried, refused in one line, ended in a traceback, were accepted with reason, and were accepted in silence though they
@@ -138,6 +138,57 @@ YAMLS = {
 }
 
 
+# Split files: of a data set in CoOp's layout, and of a user's own images.
+ROWS = '[["a.jpg", 0, "x"], ["b.jpg", 1, "y"]]'
+SPLITS = {
+    '{"train": ': "broken",
+    "": "empty",
+    "null": "null",
+    "[]": "a list",
+    "NaN": "not a number",
+    '"words"': "words",
+    "\ufeff{}": "a mark of byte order",
+    "[" * 100_000: "deep lists",
+    '{"train":' * 100_000: "deep groups",
+    f'{{"train": {ROWS}, "val": {ROWS}, "test": {ROWS}, "train": []}}': "a part twice",
+    f'{{"train": {ROWS}, "val": [], "test": {ROWS}, "notes": {{"a": 1, "a": 2}}}}': "a key twice, deeper",
+    f'{{"train": {ROWS}, "val": []}}': "a part is missing",
+    f'{{"train": {{}}, "val": {ROWS}, "test": {ROWS}}}': "a group for a list",
+    f'{{"train": null, "val": {ROWS}, "test": {ROWS}}}': "null for a list",
+    '{"train": [], "val": [], "test": []}': "no image",
+    **{
+        f'{{"train": [{row}], "val": {ROWS}, "test": {ROWS}}}': f"a row {row[:40]}"
+        for row in (
+            "1",
+            "[]",
+            "null",
+            '"a.jpg"',
+            '["a.jpg", 0]',
+            '["a.jpg", 0, "x", 1]',
+            '["a.jpg", "0", "x"]',
+            '["a.jpg", 0.0, "x"]',
+            '["a.jpg", true, "x"]',
+            '["a.jpg", NaN, "x"]',
+            '["a.jpg", 1e999, "x"]',
+            '["a.jpg", -1, "x"]',
+            '["a.jpg", 7, "x"]',
+            f'["a.jpg", {"9" * 300}, "x"]',
+            f'["a.jpg", {"9" * 5000}, "x"]',
+            '["a.jpg", 0, ""]',
+            '["a.jpg", 0, null]',
+            '["a.jpg", 0, "y"]',
+            '["../../etc/passwd", 0, "x"]',
+            '["nowhere.jpg", 0, "x"]',
+            '["\\u0000", 0, "x"]',
+            '["\\ud800", 0, "x"]',
+            '[["a.jpg"], 0, "x"]',
+            '[{"a": 1}, 0, "x"]',
+            "[" * 300 + "]" * 300,
+        )
+    },
+}
+
+
 HARMLESS = {"a dotted key", "another version of yaml"}  # read as what they plainly say
 
 
@@ -192,6 +243,63 @@ def yaml_cases(folder: Path) -> list[Case]:
     return cases
 
 
+def file_cases(folder: Path) -> list[Case]:
+    """Write the malformed split files and the yamls of data sets; return their cases: the door, and the file."""
+    cases = []
+    for number, text in enumerate(SPLITS):
+        for door, name, place in (
+            ("split", "split_zhou_Caltech101.json", "caltech-101/101_ObjectCategories"),
+            ("own split", "split_clusterprompt.json", "."),
+        ):
+            root = folder / f"{door}{number}"
+            images = root / place
+            for path in ("a.jpg", "b.jpg") if door == "split" else ("x/a.jpg", "y/b.jpg"):
+                (images / path).parent.mkdir(parents=True, exist_ok=True)
+                (images / path).touch()
+            file = (root / "caltech-101" if door == "split" else root) / name
+            file.write_text(text, encoding="utf-8")
+            cases.append(Case((door, str(file)), "", SPLITS[text]))
+    for number, text in enumerate(YAMLS):
+        path = folder / f"{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        cases.append(Case(("yaml of a data set", str(path)), "", YAMLS[text]))
+    return cases
+
+
+def read_file(case: Case) -> str:
+    """Give a case's file to its reader; return the outcome as :func:`outcome` does."""
+    door, file = case.words
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = guarded(lambda: _read(door, Path(file)) and None)
+    except (Exception, SystemExit):
+        return "traceback"
+    if code == 0:  # a yaml says whether its data are drawn; what else stands in it is looked at when a run begins
+        return "accepted" if door == "yaml of a data set" and case.value not in REFUSED else "nonsense"
+    error = said.getvalue()
+    one_line = error.startswith("error: ") and error.count("\n") == 1 and len(error) < 900
+    return "refused" if one_line and (Path(file).name in error or "listed images" in error) else "vague"
+
+
+# Yamls of data sets that are refused before anything is asked of them.
+REFUSED = {"broken", "a key twice", "a group twice", "a list", "words", "a number", "deep lists", "deep groups", "tabs"}
+
+
+def _read(door: str, file: Path) -> None:
+    from clusterprompt.datasets.caltech101 import Caltech101
+    from clusterprompt.datasets.image_folder import ImageFolder
+    from clusterprompt.running.spec import is_drawn
+
+    if door == "yaml of a data set":
+        is_drawn(str(file))
+        return
+    root = file.parent.parent if door == "split" else file.parent
+    words = ("--trainer", "CoOp", "--root", str(root), "DATASET.NAME", "Caltech101", "MODEL.BACKBONE.NAME", "tiny")
+    cfg = make_cfg(command.train_options(command.parse(words)))
+    (Caltech101 if door == "split" else ImageFolder)(cfg)
+
+
 def outcome(case: Case) -> str:
     """Make the config of a case.
 
@@ -220,7 +328,7 @@ def run(cases: list[Case]) -> dict[str, list[Case]]:
     """Try the cases; return them by outcome."""
     found: dict[str, list[Case]] = {name: [] for name in ("refused", "accepted", "vague", "traceback", "nonsense")}
     for case in cases:
-        found[outcome(case)].append(case)
+        found[(outcome if case.words[0] == "--trainer" else read_file)(case)].append(case)
     return found
 
 
@@ -228,6 +336,7 @@ def main() -> int:
     """Run the campaign; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=0, help="cases of options, drawn at random; default: all")
+    parser.add_argument("--only", choices=("options", "yamls", "files"), help="one kind; default: all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
     args = parser.parse_args()
     options = option_cases()
@@ -235,7 +344,14 @@ def main() -> int:
         options = random.Random(args.seed).sample(options, min(args.cases, len(options)))
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
-        for title, cases in (("option values", options), ("yamls", yaml_cases(Path(folder)))):
+        for name in ("yamls", "files"):
+            Path(folder, name).mkdir()
+        kinds = {
+            "options": ("option values", options),
+            "yamls": ("yamls", yaml_cases(Path(folder, "yamls"))),
+            "files": ("split files and yamls of data sets", file_cases(Path(folder, "files"))),
+        }
+        for title, cases in kinds.values() if not args.only else [kinds[args.only]]:
             found = run(cases)
             print(
                 f"{title}: {len(cases)} tried, {len(found['refused'])} refused in one line, {len(found['traceback'])} "

@@ -29,6 +29,13 @@ def test_yamls(tmp_path):
     assert not complaints(found)
 
 
+def test_files(tmp_path):
+    """Catches: a malformed split file, or yaml of a data set, that ends in a traceback or is taken in silence."""
+    found = malformed.run(malformed.file_cases(tmp_path))
+    assert not complaints(found)
+    assert len(found["refused"]) > 2 * len(malformed.SPLITS) - 5
+
+
 @pytest.mark.parametrize(
     "key, value, good",
     [("OPTIM.LR", "nan", False), ("OPTIM.LR", "0.5", True), ("TRAINER.TAC.N_CTX_TEXT", "0", False)],

@@ -1,11 +1,8 @@
 """Downloads from a server that breaks off, knows no ranges, or sends something else."""
 
-import builtins
 import hashlib
 import random
 import subprocess
-import sys
-import types
 
 import pytest
 
@@ -120,36 +117,71 @@ def test_nobody_answers(target, serve):
         fetch(["http://127.0.0.1:9/file"], target)
 
 
-def test_google_drive(target, monkeypatch):
-    """Catches: the quota page saved as a split file; gdown's errors, or its absence, without a way out."""
-    content = {"now": PAGE}
+GDOWN = """
+import os, time
+def download(id, output, quiet, resume):
+    assert resume
+    exec(open(os.path.join(os.path.dirname(__file__), "what.py")).read())
+"""
 
-    def download(id, output, **_):
-        if content["now"] is None:
-            raise RuntimeError("Too many users have viewed or downloaded this file recently.")
-        with open(output, "wb") as file:
-            file.write(content["now"])
 
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=download))
-    with pytest.raises(FetchError, match="https://drive.google.com/file/d/abc/view answered with a web page"):
-        fetch(["drive:abc"], target)
-    content["now"] = None
-    with pytest.raises(FetchError, match="Too many users.*d/abc/view in a browser, and save it as .*file.bin"):
-        fetch(["drive:abc"], target)
-    content["now"] = BODY
-    fetch(["drive:abc"], target, SHA)
-    assert target.read_bytes() == BODY
+@pytest.fixture
+def gdown(tmp_path_factory, monkeypatch):
+    """A stand-in for gdown; takes what its download does, with ``output`` to write to."""
+    folder = tmp_path_factory.mktemp("gdown")
+    (folder / "gdown.py").write_text(GDOWN)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return (folder / "what.py").write_text
 
-    real_import = builtins.__import__
 
-    def without_gdown(name, *args, **kwargs):
-        if name == "gdown":
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
+@pytest.mark.parametrize(
+    "does, said",
+    [
+        (f"open(output, 'wb').write({PAGE!r})", "https://drive.google.com/file/d/abc/view answered with a web page"),
+        ("raise RuntimeError('Too many users have viewed this file')", "Too many users.*d/abc/view in a browser"),
+        ("raise RuntimeError('Too many users')", "and save it as .*file.bin"),
+        ("print('Access denied')", "did not hand it out .nothing arrived"),
+        ("open(output, 'wb')", "nothing arrived"),
+        ("raise ConnectionError('pool is exhausted')", "no connection to drive.google.com"),
+        ("open(output, 'wb').write(b'x' * 90_000)", "another file, or was damaged on the way"),
+    ],
+)
+def test_google_drive_fails(target, gdown, does, said):
+    """Catches: the quota page or half a file saved as a split file; gdown's errors without a way out."""
+    gdown(does)
+    with pytest.raises(FetchError, match=said):
+        fetch(["drive:abc"], target, SHA)
+    assert not target.exists()
 
-    monkeypatch.setattr(builtins, "__import__", without_gdown)
+
+def test_google_drive(target, gdown, monkeypatch):
+    """Catches: a good file lost; gdown's absence without a way out."""
+    gdown(f"open(output, 'wb').write(bytes.fromhex({BODY.hex()!r}))")
+    fetch(["drive:abc"], target, SHA, 200_000)
+    assert target.read_bytes() == BODY and left(target) == ["file.bin"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FetchError, match="pip install gdown"):
         fetch(["drive:abc"], target)
+
+
+def test_google_drive_that_does_not_end(target, gdown):
+    """Catches: a download from Google Drive that goes on until the disk is full."""
+    gdown(
+        "file = open(output + 'abc.part', 'wb')\nwhile True: file.write(b'x' * 10_000); file.flush(); time.sleep(0.01)"
+    )
+    with pytest.raises(FetchError, match="sends more than 50.0 kB, far more than the file has; that was removed"):
+        fetch(["drive:abc"], target, "", 50_000)
+    assert not left(target)
+
+
+def test_google_drive_that_says_nothing(target, gdown, monkeypatch):
+    """Catches: a download from Google Drive that waits for ever."""
+    monkeypatch.setattr("clusterprompt.data.fetch.DRIVE_TIMEOUT", 1.0)
+    gdown("open(output, 'wb').write(b'some'); time.sleep(600)")
+    with pytest.raises(FetchError, match="not a byte in 1 seconds"):
+        fetch(["drive:abc"], target)
+    assert left(target) == ["file.bin.part"]  # the next call goes on there
 
 
 def test_blob_is_gits(tmp_path):

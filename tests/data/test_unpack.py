@@ -302,7 +302,7 @@ def test_interrupted(tmp_path, folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, folder, TAKE)
     assert not os.listdir(folder)
-    killed = folder / ".unpacking-x.tar.gz" / "content" / "images" / "a"
+    killed = folder / ".unpacking-x.tar.gz-abcd1234" / "content" / "images" / "a"
     killed.mkdir(parents=True)
     (killed / "half.jpg").write_bytes(b"half")
     unpack(archive, folder, TAKE)

@@ -245,10 +245,19 @@ def test_missing_image(own_caltech_root, cfg_for):
         ('{"train": [], "val": []}', "lists train, val, test"),
         ('{"train": [["a.jpg", "0", "face"]], "val": [], "test": []}', r"a row is \['a.jpg', '0', 'face'\]"),
         ('{"train": [], "val": [], "test": []}', "no test image"),
+        ('{"train": [], "test": [], "val": [], "test": []}', "'test' is given twice; keep one"),
+        ('{"train": ' + "[" * 100_000, r"not valid JSON \(nested too deep\)"),
+        (
+            '{"train": [' + "[" * 200 + "]" * 200 + "]" + ', "val": [], "test": []}',
+            r"a row is \[\[.{1,100}\.\.\.; wanted",
+        ),
+        ('{"train": [["a.jpg", NaN, "face"]], "val": [], "test": []}', r"a row is \['a.jpg', nan, 'face'\]"),
     ],
 )
 def test_damaged_split(own_caltech_root, cfg_for, content, message):
-    """Catches: a half-downloaded or hand-edited split file that fails far from its cause."""
+    """Catches: a half-downloaded or hand-edited split file that fails far from its cause; of two lists of one name the
+    last taken in silence; a traceback for one nested deep.
+    """
     path = own_caltech_root / "caltech-101" / "split_zhou_Caltech101.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):

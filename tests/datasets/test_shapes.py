@@ -1,7 +1,9 @@
 """The embedded world: what is drawn, and how it gets to disk."""
 
+import io
 import json
 import multiprocessing
+import os
 from collections import Counter
 from types import SimpleNamespace
 
@@ -14,9 +16,10 @@ from clusterprompt.datasets.drawing import Figure, Style, draw, rng_for
 
 
 class FewShapes(shapes.Shapes):
-    """`Shapes` with few images, so that a test need not draw them all."""
+    """`Shapes` with few classes and images, so that a test need not draw them all."""
 
     folder = "few_shapes"
+    names = shapes.BASE[:3] + shapes.NEW[:3]
     sizes = {"train": 4, "val": 2, "test": 2}
 
 
@@ -52,6 +55,20 @@ def test_figures_show(shape, texture):
     assert 0.02 < share < 0.6
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_drawing_tells_how_far_it_is(terminal, tmp_path, monkeypatch, caplog):
+    """Catches: a minute of silence at the first run: no bar on a terminal, no line elsewhere, or a bar in a log."""
+    stderr = io.StringIO()
+    stderr.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((0, 0)))  # as in containers
+    with caplog.at_level("INFO"):
+        FewShapes(config(tmp_path))
+    assert "Drawing the 48 images of few_shapes" in caplog.text
+    bar = stderr.getvalue().split("\r")[-1]
+    assert ("drawing few_shapes: 100%" in bar and "48/48" in bar) if terminal else not bar
+
+
 def test_unknown_texture():
     """The textures there are are listed."""
     with pytest.raises(ValueError, match="plain, striped"):
@@ -77,14 +94,14 @@ def test_written_on_first_use_and_read_again(tmp_path):
     """The first use writes; the second must read the very same files; sizes and halves are as documented."""
     base = FewShapes(config(tmp_path))
     assert (
-        len(base.train_x) == 40
-        and len(base.val) == 40
-        and len(base.test) == 40
-        and base.classnames == list(shapes.BASE)
+        len(base.train_x) == 6
+        and len(base.val) == 6
+        and len(base.test) == 6
+        and base.classnames == list(shapes.BASE[:3])
     )
     stamp = (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns
     new = FewShapes(config(tmp_path, SUBSAMPLE_CLASSES="new"))
-    assert new.classnames == list(shapes.NEW)
+    assert new.classnames == list(shapes.NEW[:3])
     assert (tmp_path / "few_shapes" / "split_shapes.json").stat().st_mtime_ns == stamp
     assert Image.open(base.train_x[0].impath).format == "JPEG"
     assert [p.name for p in tmp_path.iterdir()] == ["few_shapes"], "a working folder is left over"
@@ -109,7 +126,7 @@ def test_two_runs_at_once(tmp_path):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(list((tmp_path / "few_shapes").rglob("*.jpg"))) == 40 * 8 and len(list(tmp_path.iterdir())) == 1
+    assert len(list((tmp_path / "few_shapes").rglob("*.jpg"))) == 6 * 8 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -63,20 +64,32 @@ def draw_clip(path: Path) -> Path:
     return path
 
 
-def run(folder: Path, words: list, log: Path, path: str = "") -> str:
-    """Run Python in a folder, with a PYTHONPATH; return the last line that it prints if it fails, else nothing."""
+def weights_in(output: Path) -> dict:
+    """Return the tensors of a run's last checkpoint by name, as arrays."""
+    from clusterprompt.clip_patches.weights import load_data
+
+    files = sorted(output.glob("*/model.pth.tar-2"))
+    return {name: value.numpy() for file in files for name, value in load_data(file)["state_dict"].items()}
+
+
+def run(folder: Path, words: list, log: Path, path: str = "", kill_at: Path | None = None) -> str:
+    """Run Python in a folder, with a PYTHONPATH; return the last line that it prints if it fails, else nothing.
+
+    Args:
+        kill_at: A file; as soon as it is there, the process is killed.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "CLUSTERPROMPT_HOME")}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": path} if path else {})
-    ran = subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    log.write_text(ran.stdout)
-    return (ran.stdout.strip().splitlines() or ["no output"])[-1] if ran.returncode else ""
+    command = [sys.executable, *map(str, words)]
+    with (
+        open(log, "w") as output,
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output) as process,
+    ):
+        while kill_at and process.poll() is None and not kill_at.exists():
+            time.sleep(0.01)
+        if kill_at:
+            process.kill()
+    return (log.read_text().strip().splitlines() or ["no output"])[-1] if process.returncode else ""
 
 
 class Check:
@@ -159,6 +172,22 @@ class Check:
                 first = different[0] if different else (len(theirs), len(own))
                 self.fault(f"{what} of {host.name} differ: host {first[0]}, here {first[1]}")
 
+    def compare_resumed(self) -> None:
+        """Kill a run of TAC in the host after its first epoch, start it again, and compare it with the whole one."""
+        whole, folder = self.work / "host_TAC_base", self.work / "host_TAC_killed"
+        words = ["train.py", *self.options("host", "TAC", folder), "DATASET.SUBSAMPLE_CLASSES", "base"]
+        words += ["TRAIN.CHECKPOINT_FREQ", 1]
+        first = folder / "VLPromptLearner" / "model.pth.tar-1"
+        run(self.patched, words, folder.with_suffix(".killed.txt"), self.dassl, kill_at=first)
+        status = json.loads((folder / "result.json").read_text())["status"] if first.exists() else "no checkpoint"
+        if status != "training":
+            return self.fault(f"TAC could not be killed after its first epoch: {status} ({folder}.killed.txt)")
+        error = run(self.patched, words, folder.with_suffix(".txt"), self.dassl)
+        if error:
+            return self.fault(f"TAC, started again after a kill: {error} (all of it: {folder}.txt)")
+        print("\nTAC in the host, killed after its first epoch and started again; and not killed")
+        return self.compare_runs(folder, whole)
+
     def compare_own(self) -> None:
         """Train one of the host's own methods in the copy with our lines and in the one without."""
         file = next((name for name in OWN if (self.plain / "trainers" / f"{name}.py").is_file()), None)
@@ -169,7 +198,7 @@ class Check:
         if not yamls:
             return print(f"\nThe host's own {trainer}: skipped, no configs/trainers/{trainer}/vit_*.yaml")
         clip = draw_clip(self.work / "clip.pt")
-        logs = {}
+        logs, weights = {}, {}
         for copy in (self.plain, self.patched):
             output = self.work / f"own_{copy.name}"
             words = self.options("host", trainer, output)
@@ -193,6 +222,7 @@ class Check:
                 return self.fault(f"the host's own {trainer} runs only without our lines: {error} ({output}.txt)")
             text = (output / "log.txt").read_text()
             logs[copy] = re.findall(r"loss \S+ \(\S+\)|^\* .*|=> result", text, re.MULTILINE)
+            weights[copy] = weights_in(output)
         own, ours = logs[self.plain], logs[self.patched]
         different = [pair for pair in zip(own, ours) if pair[0] != pair[1]]
         print(f"\nThe host's own {trainer}, without our lines and with them")
@@ -202,6 +232,11 @@ class Check:
         )
         if different or len(own) != len(ours):
             self.fault(f"its log differs: {different[:1]}")
+        before, after = weights[self.plain], weights[self.patched]
+        moved = [name for name in before if name not in after or before[name].tobytes() != after[name].tobytes()]
+        print(f"  tensors of its checkpoint: {len(before)} and {len(after)}, {len(moved)} different in a bit")
+        if moved or before.keys() != after.keys() or not before:
+            self.fault(f"its weights differ: {', '.join(moved[:3]) or 'other tensors'}")
         return None
 
 
@@ -224,6 +259,7 @@ def main(host: Path, dassl: Path) -> int:
     draw_data(work / "ours_data")
     for trainer in ("TAC", "AttriPrompt"):
         check.compare_method(trainer)
+    check.compare_resumed()
     check.compare_own()
     if check.faults:
         print(f"\n{len(check.faults)} faults in {host.name}; everything is kept in {work}")

@@ -6,7 +6,7 @@
 #   HOST_CHECKOUT  a checkout of CoOp, MaPLe, PromptSRC, or one built like them; it is copied, and left as it is
 #   DASSL          a checkout of Dassl.pytorch (github.com/KaiyangZhou/Dassl.pytorch)
 #
-# Exit code 1: something differs, or does not run. One or two minutes, on the CPU; nothing is fetched.
+# Exit code 1: something differs, or does not run. Two or three minutes, on the CPU; nothing is fetched.
 set -euo pipefail
 DOOR="${BASH_SOURCE[0]}"
 if [ $# != 2 ]; then

@@ -130,6 +130,35 @@ def test_links_are_not_written_through(tmp_path):
         run_folder.check_writable(tmp_path / "theirs")
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "prompt_learner", "new_learner", "prompt_learner/model.pth.tar-1"])
+def test_links_to_folders_are_refused(name, tmp_path):
+    """Catches: event files and checkpoints written into a folder of the user's because a link in the output folder
+    points at it.
+    """
+    out, mine = a_run(tmp_path / "out"), tmp_path / "mine"
+    run_folder.check_links(out)
+    run_folder.check_links(tmp_path / "nowhere")
+    if (out / name).exists():
+        (out / name).rename(mine)
+    else:
+        mine.mkdir()
+    (out / name).symlink_to(mine)
+    with pytest.raises(ValueError, match=f"links that a run would write through .{name} -> {mine}"):
+        run_folder.check_links(out)
+    if mine.is_dir():
+        with pytest.raises(ValueError, match="holds what no run of this program wrote"):
+            run_folder.check_removable(out)
+    else:
+        run_folder.clear(out)
+        assert mine.read_text() and not list(out.iterdir())
+
+
+def test_output_folder_may_be_a_link(tmp_path):
+    """Catches: results on another disk refused, because their folder is reached by a link."""
+    (tmp_path / "link").symlink_to(a_run(tmp_path / "other disk"))
+    run_folder.check_links(tmp_path / "link")
+
+
 def test_left_overs_of_killed_writers_go(tmp_path):
     """Catches: one temporary file more with every kill."""
     (a_run(tmp_path) / ".result.json.77.abc.tmp").write_text("{")

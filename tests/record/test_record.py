@@ -14,7 +14,7 @@ from recordings import start, write_official
 
 from clusterprompt import convert
 from clusterprompt.record import measure
-from clusterprompt.record.predictions import Predictions
+from clusterprompt.record.predictions import Predictions, read_predictions
 from clusterprompt.trainers.parts.origin import methods_by_names
 
 pytestmark = pytest.mark.slow
@@ -227,6 +227,21 @@ def test_file_names_that_are_not_utf8(tmp_path):
     seen.add_logits(torch.eye(1))
     seen.write(tmp_path, "/data")
     assert b"\ncaf\xe9.jpg,0,0,1.000000\n" in (tmp_path / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["=cmd|calc.jpg", "+1.jpg", "-1+2.jpg", "@SUM(A1).jpg", "\tx.jpg", "\r=1.jpg"])
+def test_file_names_that_look_like_formulas(name, tmp_path):
+    """Catches: an image's or a class folder's name that a spreadsheet runs as a formula; a cell that, so changed, no
+    longer names the file.
+    """
+    seen = Predictions()
+    seen.add_images(torch.tensor([0, 0]), [f"/data/{name}", f"/data/{name}/a.jpg"])
+    seen.add_logits(torch.eye(2)[[0, 0]])
+    seen.write(tmp_path, "/data")
+    rows = rows_of(tmp_path)
+    assert [row["path"][0] for row in rows] == [".", "."] and rows[0]["label"] == "0"
+    named = [os.path.normpath(f"/data/{row.path}") for row in read_predictions(tmp_path, 2)]
+    assert named == [f"/data/{name}", f"/data/{name}/a.jpg"]
 
 
 @pytest.mark.parametrize("seconds, expected", [((30.0, 50.0), 40.0), ((None, 50.0), 50.0), ((None, None), 0.0)])

@@ -137,3 +137,11 @@ def test_variants_of_one_method(tmp_path):
     assert lines == [["full", "70.0 +- 10.0", "75%", "50%"], ["without", "70.0 +- 10.0", "-", "-"]]
     (full, without) = formats.flat(tables_of(tmp_path)["Shapes"], ("HM",), ("prompts used", "top share"))
     assert full["used"] == 0.75 and full["top share"] == 0.5 and "used" not in without
+
+
+def test_only_texts_of_a_csv_are_quoted():
+    """Catches: a name that a spreadsheet runs as a formula, or a negative number that it no longer takes for one."""
+    lines = [{"trainer": "=HYPERLINK(1)", "hm": -1.5}, {"trainer": "-x", "hm": 2}, {"trainer": "TAC", "hm": None}]
+    rows = list(csv.DictReader(io.StringIO(formats.csv_of(["trainer", "hm"], lines))))
+    assert [row["trainer"] for row in rows] == ["'=HYPERLINK(1)", "'-x", "TAC"]
+    assert [row["hm"] for row in rows] == ["-1.5", "2", ""]

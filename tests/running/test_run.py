@@ -278,6 +278,28 @@ def test_a_plan_is_only_shown(calls, capsys):
     assert "1 of 2 runs have to be run" in said
 
 
+def test_a_long_plan_is_counted(calls, output, capsys):
+    """Catches: a dry run of hundreds of runs that prints a line for each; a count that leaves some of them out."""
+    words = "--protocol base2new few_shot --trainers CoOp TAC --datasets caltech101 dtd --seeds 1 2".split()
+    both = plans(*words)
+    for job in both["base2new"][:3]:
+        for spec in job.specs:
+            write_record(spec, 60.0)
+    write_training(both["few_shot"][0].specs[0])
+    assert run.main([*words, "--plan"]) == 0
+    said = capsys.readouterr().out
+    rows = [line.split() for line in said.splitlines() if " CoOp " in line or " TAC " in line]
+    cells = {tuple(row[:3]): row[3:] for row in rows}
+    assert len(rows) == len(cells) == 8  # protocols, methods, data sets
+    assert cells["base2new", "CoOp", "caltech101"][:2] == ["2", "2"]  # seeds, runs
+    assert cells["few_shot", "CoOp", "caltech101"] == ["2", "10", "9", "1"]  # to do, go on
+    assert sum(int(row[4]) for row in rows) == 48 and "45 of 48 runs have to be run" in said
+    assert run.main([*words, "--plan", "full"]) == 0
+    listed = capsys.readouterr().out
+    assert all(job.folders[0] in listed for jobs in both.values() for job in jobs)
+    assert len(listed.splitlines()) > 48 > len(said.splitlines())
+
+
 def test_a_run_of_another_process(calls, output, capsys):
     """Catches: two processes in one folder, after the runner was killed and its run went on alone; its result not
     taken.

@@ -16,6 +16,9 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 DRIVER = """
 import os, signal, sys
 from clusterprompt.commands.train import main
+from clusterprompt import dassl_compat
+
+dassl_compat.prepare()
 from clusterprompt.trainers.base import PromptTrainer
 
 def run_epoch(self, before=PromptTrainer.run_epoch):

@@ -478,3 +478,24 @@ def test_a_full_disk_is_one_line(train, command, capsys, monkeypatch):
     assert "resume_state.pt" in said and "MiB are free there" in said
     monkeypatch.setattr(torch, "save", real)
     assert train.main(command("--resume")).start_epoch == 0
+
+
+def test_a_run_does_not_write_through_links(train, command, tmp_path):
+    """Catches: event files written into a folder of the user's, which a link in the output folder points at."""
+    for name in ("out", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "out" / "tensorboard").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="links that a run would write through"):
+        train.main(command())
+    assert not list((tmp_path / "mine").iterdir()) and os.listdir("out") == ["tensorboard"]
+
+
+def test_data_are_looked_for_before_weights(train, command, capsys, monkeypatch):
+    """Catches: hundreds of MB of CLIP's weights fetched, only to find out that the data are not there."""
+    from clusterprompt.clip_patches import loading
+
+    monkeypatch.setattr(loading, "_download", lambda *args: pytest.fail("asked for weights"))
+    for root, said in (("nowhere", "Data root not found"), (".", "Folder not found: .*caltech-101")):
+        with pytest.raises(FileNotFoundError, match=said):
+            train.main(command("--backbone", "ViT-B/16", root=root))
+    assert not Path("out").exists()

@@ -1,3 +1,4 @@
+import io
 import os
 import random
 import sys
@@ -5,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from dassl.utils import setup_logger
 
 sys.path.insert(0, os.path.dirname(__file__))  # toolbox_toys, for tests and for the processes they start
 
@@ -28,19 +30,28 @@ def cfg(pictures, tmp_path):
     return make
 
 
+@pytest.fixture
+def log_to():
+    """Dassl's `setup_logger`, undone at the end. Real Dassl's logger would close pytest's console when it is freed."""
+    loggers = []
+
+    def start(output):
+        setup_logger(output)
+        loggers.extend([sys.stdout] if output else [])
+
+    yield start
+    if sys.stdout in loggers:
+        sys.stdout = loggers[0].console
+    for logger in loggers:
+        logger.console = io.StringIO()
+        logger.close()
+
+
 @pytest.fixture(autouse=True)
 def process_state():
-    """Give each test, and leave, the process as it was: stdout, generators."""
-    stdout, torch_state, np_state, py_state = (
-        sys.stdout,
-        torch.get_rng_state(),
-        np.random.get_state(),
-        random.getstate(),
-    )
+    """Give each test, and leave, the random generators as they were."""
+    torch_state, np_state, py_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     yield
-    if sys.stdout is not stdout:
-        sys.stdout.close()
-        sys.stdout = stdout
     torch.set_rng_state(torch_state)
     np.random.set_state(np_state)
     random.setstate(py_state)

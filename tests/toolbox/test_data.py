@@ -465,16 +465,18 @@ def test_empty_splits_have_plain_messages(cfg, picture):
 
 @toolbox_only
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "text"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "text", "narrow"])
 def test_damaged_picture_is_named(cfg, tmp_path, workers, damage):
-    """Fault: 'image file is truncated' without a path, after an hour of training; the message lost on the way back."""
+    """Fault: 'image file is truncated' without a path, after an hour of training; the message lost on the way back;
+    5 GB for an image of 1 x 20000 pixels.
+    """
     path = str(tmp_path / "bad.png")
-    image_of((200, 200)).save(path)
+    image_of((1, 20_000) if damage == "narrow" else (200, 200)).save(path)
     data = items(path, [0])
     content = open(path, "rb").read()
     if damage == "missing":
         os.remove(path)
-    else:
+    elif damage != "narrow":
         with open(path, "wb") as f:
             f.write(content[: len(content) // 2] if damage == "truncated" else b"<html>not found</html>")
     c = cfg("DATALOADER.NUM_WORKERS", workers)

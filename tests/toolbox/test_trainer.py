@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from dassl.data import DataManager
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerX, build_trainer
-from dassl.utils import load_checkpoint, set_random_seed, setup_logger
+from dassl.utils import load_checkpoint, set_random_seed
 from toolbox_toys import ToyTrainer, environment, toolbox_only
 
 
@@ -232,9 +232,9 @@ def test_rates_and_steps(cfg):
     assert rates == pytest.approx([lr for lr in want for _ in range(3)])
 
 
-def test_files_of_a_run(cfg, tmp_path):
+def test_files_of_a_run(cfg, tmp_path, log_to):
     """Fault: names that scripts, parsers or load_model do not find; extra files where trainers parse all names."""
-    setup_logger(str(tmp_path / "out"))
+    log_to(str(tmp_path / "out"))
     trained(cfg("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 2))
     out = tmp_path / "out"
     assert (
@@ -305,10 +305,16 @@ def test_evaluation(cfg, capsys):
         accuracy = trainer.test(split=split)
         assert trainer.images == images and 0 <= accuracy <= 100 and type(accuracy) is float
         assert f"*{name}*" in capsys.readouterr().out
-    trainer.val_loader, trainer.images = None, 0
+
+
+@toolbox_only
+def test_no_validation_set_is_said(cfg, capsys):
+    """Fault: split "val" that means the test images."""
+    trainer = ToyTrainer(cfg())
+    trainer.val_loader = None
     with pytest.raises(ValueError, match="has no validation set; set TEST.SPLIT test"):
         trainer.test("val")
-    assert trainer.images == 0
+    assert "=> result" not in capsys.readouterr().out
 
 
 @toolbox_only
@@ -358,9 +364,9 @@ def parse(path, end_signal, keyword="accuracy"):
     return value
 
 
-def test_first_family_of_parsers(cfg, tmp_path):
+def test_first_family_of_parsers(cfg, tmp_path, log_to):
     """Fault: a finished run that parse_test_res.py does not see, or whose validation it takes for the result."""
-    setup_logger(str(tmp_path / "out"))
+    log_to(str(tmp_path / "out"))
     trainer = trained(cfg("TEST.FINAL_MODEL", "best_val", "TEST.PER_CLASS_RESULT", True))
     accuracy = trainer.evaluator.evaluate()["accuracy"]
     sys.stdout.flush()
@@ -371,16 +377,16 @@ def test_first_family_of_parsers(cfg, tmp_path):
     assert lines.count("Finish training") == 1
     assert not any("* accuracy" in line for line in lines[: lines.index("=> result")])
 
-    setup_logger(str(tmp_path / "eval"))
+    log_to(str(tmp_path / "eval"))
     trainer.test()
     sys.stdout.flush()
     assert parse(tmp_path / "eval" / "log.txt", "=> result") == pytest.approx(accuracy, abs=0.051)
 
 
 @toolbox_only
-def test_second_family_of_parsers(cfg, tmp_path):
+def test_second_family_of_parsers(cfg, tmp_path, log_to):
     """Fault: runs of MaPLe-like checkouts parsed as unfinished."""
-    setup_logger(str(tmp_path / "out"))
+    log_to(str(tmp_path / "out"))
     trainer = trained(cfg())
     assert parse(tmp_path / "out" / "log.txt", "Finished training") == pytest.approx(
         trainer.evaluator.evaluate()["accuracy"], abs=0.051

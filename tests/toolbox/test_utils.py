@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 from dassl import utils
 from dassl.metrics import compute_accuracy
-from dassl.utils import AverageMeter, MetricMeter, Registry, check_availability, setup_logger
+from dassl.utils import AverageMeter, MetricMeter, Registry, check_availability
 from toolbox_toys import environment, toolbox_only
 
 
@@ -111,33 +111,33 @@ def test_seed_reaches_all_generators():
 # Log
 
 
-def test_log_goes_to_console_and_file(tmp_path, capsys):
+def test_log_goes_to_console_and_file(tmp_path, capsys, log_to):
     """Fault: a second run overwrites the first one's log, which parsers read."""
-    setup_logger(None)
+    log_to(None)
     console = sys.stdout
-    setup_logger(str(tmp_path / "run"))
+    log_to(str(tmp_path / "run"))
     print("hello")
     sys.stdout.flush()
     assert (tmp_path / "run" / "log.txt").read_text() == "hello\n" and "hello" in capsys.readouterr().out
     sys.stdout = console
-    setup_logger(str(tmp_path / "run"))
+    log_to(str(tmp_path / "run"))
     print("again")
     sys.stdout.flush()
     assert (tmp_path / "run" / "log.txt").read_text() == "hello\n"
     assert len(list((tmp_path / "run").glob("log.txt-2*"))) == 1
     sys.stdout = console
-    setup_logger(str(tmp_path / "named.log"))
+    log_to(str(tmp_path / "named.log"))
     assert (tmp_path / "named.log").is_file()
 
 
 @toolbox_only
-def test_log_is_a_good_stdout(tmp_path, capfd):
+def test_log_is_a_good_stdout(tmp_path, capfd, log_to):
     """Fault: libraries that ask stdout for isatty, fileno or encoding fail; close() takes the console with it."""
     console = sys.stdout
-    setup_logger(str(tmp_path / "a"))
+    log_to(str(tmp_path / "a"))
     log = sys.stdout
     assert log.isatty() is False and log.encoding == console.encoding and log.fileno() == console.fileno()
-    setup_logger(str(tmp_path / "b"))
+    log_to(str(tmp_path / "b"))
     print("of the second run")
     sys.stdout.close()
     print("after close")

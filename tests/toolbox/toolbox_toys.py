@@ -124,7 +124,9 @@ def toy_cfg(root, output_dir, *pairs):
 
 
 # What only the toolbox promises; the other tests also hold for Dassl.pytorch, given by PYTHONPATH.
-toolbox_only = pytest.mark.skipif(getattr(dassl, "IMPLEMENTATION", None) != "toolbox", reason="Dassl.pytorch is active")
+toolbox_only = pytest.mark.skipif(
+    getattr(dassl, "IMPLEMENTATION", None) != "toolbox", reason="only the toolbox promises this"
+)
 
 
 def environment():

@@ -1,5 +1,6 @@
 """Behaviour of single methods, and errors for what their users get wrong."""
 
+import csv
 import json
 
 import pytest
@@ -87,29 +88,6 @@ def test_class_specific_context_does_not_fit_as_many_other_classes(build, tmp_pa
 
 
 # ------------------------------------------------------------------ TAC
-
-
-def test_tac_resumes_to_the_same_weights(build, tmp_path):
-    """Catches: a resumed run that ends with other weights than an uninterrupted one, its average included."""
-    options = ("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1)
-    whole = build("TAC", *options, output=tmp_path / "whole")
-    whole.train()
-    broken = build("TAC", *options, output=tmp_path / "broken")
-    step = broken.forward_backward
-
-    def stop_in_epoch_three(batch):
-        if broken.epoch == 2 and broken.batch_idx == 1:
-            raise KeyboardInterrupt
-        return step(batch)
-
-    broken.forward_backward = stop_in_epoch_three
-    with pytest.raises(KeyboardInterrupt):
-        broken.train()
-    assert json.loads((tmp_path / "broken" / "result.json").read_text())["status"] == "training"
-    resumed = build("TAC", *options, output=tmp_path / "broken")
-    resumed.train()
-    for name, value in whole.learner.state_dict().items():
-        assert torch.equal(value, resumed.learner.state_dict()[name]), name
 
 
 def test_tac_averages_the_epochs(build, tmp_path):
@@ -319,6 +297,20 @@ def test_last_epoch_without_naming_it(build, tmp_path):
 
 
 # ------------------------------------------------------------------ small parts
+
+
+def test_confusion_matrix_has_all_classes(build, tmp_path):
+    """Catches: no row for a class without a test image (real Dassl's evaluator), so that rows and labels part ways."""
+    trainer = build("ZeroshotCLIP", "TEST.COMPUTE_CMAT", True, output=tmp_path)
+    images = trainer.test_loader.dataset.data_source
+    images[:] = [item for item in images if item.label != 2]
+    trainer.test()
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    want = torch.zeros(8, 8, dtype=torch.float64)
+    for row in rows:
+        want[int(row["label"]), int(row["prediction"])] += 1 / 2
+    cmat = torch.load(tmp_path / "cmat.pt", weights_only=True)
+    assert len(rows) == 14 and torch.equal(cmat, want) and not cmat[2].any()
 
 
 def test_non_finite_loss_names_its_term(build):

@@ -1,15 +1,28 @@
 """Resuming: states of this version and of older ones, what is refused, checkpoint files, on either Dassl."""
 
+import json
+
 import dassl
+import hostile_files
 import pytest
 import torch
 from dassl.engine import TrainerX
 
+from clusterprompt.registration import own_trainers
 from clusterprompt.trainers.parts.checkpoints import checkpoint_path, learner_weights
 
 pytestmark = pytest.mark.slow
 
 FAST = ("OPTIM.MAX_EPOCH", 2, "TRAIN.CHECKPOINT_FREQ", 1, "TEST.NO_TEST", True)
+WARM = ("OPTIM.MAX_EPOCH", 4, "OPTIM.WARMUP_EPOCH", 2, "TEST.NO_TEST", False)
+CASES = {cls.__name__: (cls.__name__,) for cls in own_trainers() if cls.__name__ != "ZeroshotCLIP"} | {
+    "kept views": ("AttriPrompt", "TRAINER.ATTRIPROMPT.CACHE_VIEWS", 2),
+    "best epoch": ("PromptSRC", "TEST.FINAL_MODEL", "best_val", "OPTIM.WARMUP_TYPE", "linear"),
+    "no warm-up": ("CoOp", "OPTIM.WARMUP_EPOCH", -1, "OPTIM.NAME", "adam"),
+    "steps": ("CoOp", "OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", (2, 3), "OPTIM.WARMUP_RECOUNT", False),
+    "workers": ("CoOp", "DATALOADER.NUM_WORKERS", 2),
+    "no checkpoints": ("KgCoOp", "TRAIN.CHECKPOINT_FREQ", 0),
+}
 
 
 class Stopped(Exception):
@@ -46,6 +59,28 @@ def cut(trainer, epoch=1):
         trainer.train()
 
 
+def cut_inside(trainer, epoch, batch):
+    """Train until a batch of an epoch, both from 0, and stop before its step."""
+    step = trainer.forward_backward
+
+    def stop(data):
+        if (trainer.epoch, trainer.batch_idx) == (epoch, batch):
+            raise Stopped
+        return step(data)
+
+    trainer.forward_backward = stop
+    with pytest.raises(Stopped):
+        trainer.train()
+
+
+def left_by(folder):
+    """Return what a run leaves: its record without times, and its predictions."""
+    record = json.loads((folder / "result.json").read_text())
+    history = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
+    scores = [record[key] for key in ("status", "accuracy", "macro_f1", "per_class")]
+    return history, scores, (folder / "predictions.csv").read_text()
+
+
 def as_older_version(folder, name, pointer):
     """Rewrite a folder as the version before wrote it: the state without the weights, the pointer as after a kill."""
     path = folder / "resume_state.pt"
@@ -53,6 +88,26 @@ def as_older_version(folder, name, pointer):
     kept = {key: state[key] for key in ("epoch", "best_result", "scaler", "trainer")}
     torch.save({**kept, "rng": state["generators"]}, path)
     (folder / name / "checkpoint").write_text(pointer)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_is_the_uninterrupted_one(small, tmp_path, case):
+    """Catches: a rate that stands still after the warm-up, lost averages of epochs, moments, caches or best results,
+    other random draws, epochs done twice: whatever makes the weights of a run that was stopped twice differ in a bit.
+    """
+    name, *options = CASES[case]
+    whole = small(name, tmp_path / "whole", *WARM, *options)
+    whole.train()
+    for stop in ((1, 2), (3, 1)):
+        cut_inside(small(name, tmp_path / "cut", *WARM, *options), *stop)
+        assert json.loads((tmp_path / "cut" / "result.json").read_text())["status"] == "training"
+    resumed = small(name, tmp_path / "cut", *WARM, *options)
+    resumed.train()
+    assert resumed.start_epoch == (0 if case == "no checkpoints" else 3)
+    assert equal(weights(resumed), weights(whole))
+    assert left_by(tmp_path / "cut") == left_by(tmp_path / "whole")
+    rates = [epoch["lr"] for epoch in left_by(tmp_path / "cut")[0]]
+    assert len(rates) == 4 and len(set(rates)) > 1
 
 
 @pytest.mark.parametrize("method", ["TAC", "CoOp"])
@@ -66,6 +121,18 @@ def test_runs_of_older_versions_go_on(small, tmp_path, method, pointer):
     resumed = small(method, tmp_path / "cut", "OPTIM.MAX_EPOCH", 3)
     resumed.train()
     assert resumed.start_epoch == 2 and equal(weights(resumed), weights(whole))
+
+
+def test_nothing_in_an_older_checkpoint_is_run(small, tmp_path):
+    """Catches: real Dassl's full unpickling of the checkpoint that a run of an older version goes on from."""
+    cut(small("CoOp", tmp_path))
+    as_older_version(tmp_path, "prompt_learner", "model.pth.tar-1\n")
+    path = tmp_path / "prompt_learner" / "model.pth.tar-1"
+    checkpoint = torch.load(path, weights_only=False)
+    hostile_files.evil_pickle(path, tmp_path / "owned", around=lambda call: {**checkpoint, "note": call})
+    resumed = small("CoOp", tmp_path)
+    resumed.train()
+    assert resumed.start_epoch == 1 and not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize(

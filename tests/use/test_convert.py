@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import dassl
 import pytest
 import torch
 from recordings import LOGITS, logits, start, write_official
@@ -102,7 +101,6 @@ def test_what_cannot_be_converted(build, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(dassl, "IMPLEMENTATION"), reason="real Dassl trusts its checkpoint files")
 def test_nothing_in_a_checkpoint_is_run(tmp_path):
     """Catches: full unpickling of a file from the internet."""
     (tmp_path / "prompt_learner").mkdir()

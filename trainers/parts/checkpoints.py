@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ...clip_patches.stock import CLIP
 from ...clip_patches.weights import check_finite, load_data, state_dict_in
+from ...record.json_files import parse_json
 
 Renames = Sequence[tuple[str, str]]
 
@@ -110,8 +110,8 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, An
     if not notes.get("written_by", "").startswith("clusterprompt"):
         return weights, {key: notes[key] for key in ("epoch",) if key in notes}
     try:
-        lists = {key: json.loads(notes.get(key, "null")) for key in ("trained_on", "classes")}
-    except (ValueError, RecursionError) as error:
+        lists = {key: parse_json(notes.get(key, "null")) for key in ("trained_on", "classes")}
+    except ValueError as error:
         raise ValueError(f"{path}: its notes are damaged, trained_on or classes is no JSON ({error})") from error
     return weights, _checked({**notes, **lists})
 

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from dassl.data import data_manager
+from dassl.data.datasets import DATASET_REGISTRY
 
 from ...record.files import ImageError, needs_remark, read_image
 from ...record.list_check import check_lists
@@ -38,6 +39,14 @@ def _read(path: str, grey_range: Sequence[float]) -> Any:
     except ImageError as error:
         way_out = "" if "DATASET.GREY_RANGE" in str(error) else "; mend it, or take it out of the data set"
         raise type(error)(f"{error}{way_out}") from error
+
+
+def check_place(cfg: Any) -> None:
+    """Raise FileNotFoundError if the data are not there, before a CLIP is fetched or loaded for them."""
+    known = DATASET_REGISTRY.registered_names()  # Dassl says what is wrong with other names
+    cls = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in known else None
+    if cls is not None and hasattr(cls, "check_place"):  # a host's has no such check
+        cls.check_place(cfg)
 
 
 def load_data(cfg: Any) -> Any:

@@ -4,6 +4,7 @@
 method's own state, random generators, history, settings and the digest of the few-shot sample. It is replaced by a
 single rename, after the epoch's checkpoint files. A run killed at any moment therefore goes on from one whole epoch;
 neither the checkpoint files nor their times are asked. Dassl's own resuming is not used, so real Dassl is exact too.
+States and checkpoints are read as data, on either Dassl: no code of a file is run.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from dassl.utils import load_checkpoint
 
+from ...clip_patches.weights import Record, load_data
 from ...record.files import atomic_path
 from ...record.result import RunRecord, changed_settings, plain_config, text_source_before
 
@@ -43,7 +44,7 @@ def save_state(trainer: PromptTrainer, folder: str | Path, epoch: int) -> None:
         "epoch": epoch,
         "learner": trainer.learner.state_dict(),
         "optimizer": trainer.optim.state_dict(),
-        "scheduler": _schedule_state(trainer.sched),
+        "scheduler": _schedule_state(vars(trainer.sched)),
         "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else None,
         "best_result": float(trainer.best_result),
         "trainer": own_state() if own_state else None,
@@ -175,16 +176,19 @@ def restore_generators(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(saved["cuda"])
 
 
-def _schedule_state(schedule: Any) -> dict[str, Any]:
+def _schedule_state(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a schedule's counters, those of the schedule after its warm-up included.
 
     Real Dassl's own state holds that one as an object, with a dead copy of the optimiser in it.
+
+    Args:
+        fields: Of a live schedule, or of the one that real Dassl wrote to a checkpoint.
     """
-    state = {
-        name: value for name, value in vars(schedule).items() if isinstance(value, (bool, int, float, list, type(None)))
-    }
-    after = getattr(schedule, "successor", None)
-    return state if after is None else {**state, "successor_state": _schedule_state(after)}
+    state = {name: value for name, value in fields.items() if isinstance(value, (bool, int, float, list, type(None)))}
+    after = fields.get("successor")
+    if after is None:
+        return state
+    return {**state, "successor_state": _schedule_state(after.fields if isinstance(after, Record) else vars(after))}
 
 
 def _load_schedule(schedule: Any, state: dict[str, Any]) -> None:
@@ -237,7 +241,7 @@ def _older_state(trainer: PromptTrainer, folder: Path, old: dict[str, Any] | Non
         "epoch": _epoch(checkpoint),
         "learner": checkpoint["state_dict"],
         "optimizer": checkpoint["optimizer"] if old else None,
-        "scheduler": checkpoint["scheduler"] if old else None,
+        "scheduler": _older_schedule(checkpoint["scheduler"]) if old else None,
         "scaler": old.get("scaler"),
         "best_result": old.get("best_result", -float("inf")),
         "trainer": old.get("trainer"),
@@ -251,14 +255,20 @@ def _older_state(trainer: PromptTrainer, folder: Path, old: dict[str, Any] | Non
     }
 
 
+def _older_schedule(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a schedule of a checkpoint as :func:`_schedule_state` writes it; the toolbox wrote it so already."""
+    return _schedule_state(state) if "successor" in state else state
+
+
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        checkpoint = load_checkpoint(str(path))
-        if isinstance(checkpoint["state_dict"], dict) and isinstance(checkpoint["epoch"], int):
-            return checkpoint
-    except Exception as error:  # real Dassl lets through whatever torch and pickle raise
-        raise ValueError(f"--resume: {path} is damaged ({type(error).__name__}). {WAY_OUT}") from error
-    raise ValueError(f"--resume: {path} is no checkpoint of a run. {WAY_OUT}")
+        checkpoint = load_data(path)
+    except ValueError as error:
+        raise ValueError(f"--resume: {error}. {WAY_OUT}") from error
+    fits = isinstance(checkpoint, dict) and isinstance(checkpoint.get("epoch"), int)
+    if not fits or not all(isinstance(checkpoint.get(part), dict) for part in ("state_dict", "optimizer", "scheduler")):
+        raise ValueError(f"--resume: {path} is no checkpoint of a run. {WAY_OUT}")
+    return checkpoint
 
 
 def _epoch(state: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ def append_result(path: str, context: dict, metrics: dict) -> None:
         try:
             with open(path, encoding="utf-8") as f:
                 records = json.load(f)
-        except ValueError:  # somebody edited it; a finished run is worth more than an error here
+        except (ValueError, RecursionError):  # somebody edited it; a finished run is worth more than an error here
             records = None
         if not isinstance(records, list):
             os.replace(path, f"{path}.broken")

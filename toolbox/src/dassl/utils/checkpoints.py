@@ -83,8 +83,8 @@ def safe_load(path: str):
             ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"Cannot read the checkpoint {path!r}: it is truncated or not a file of torch.save "
-            f"({reason}). Delete it, or take an earlier one"
+            f"Cannot read the checkpoint {path!r}: it is cut short, damaged or not a file of torch.save ({reason}). "
+            "Copy it again from where it came from, or take an earlier one"
         ) from error
 
 

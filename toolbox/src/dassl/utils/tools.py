@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from .errors import ImageReadError, MissingFileError
 
+MAX_RATIO = 200  # of an image's sides
+
 
 def mkdir_if_missing(dirname: str) -> None:
     """Create a folder and its parents; an empty name is the current folder, which exists."""
@@ -89,8 +91,8 @@ def read_image(path: str) -> Image.Image:
 
     Raises:
         MissingFileError: There is no file (a FileNotFoundError).
-        ImageReadError: It is no regular file, not a picture, damaged, or has signed, floating or 32-bit values
-            (an OSError).
+        ImageReadError: It is no regular file, not a picture, damaged, far longer than wide (resizing its shorter side
+            would take gigabytes), or has signed, floating or 32-bit values (an OSError).
     """
     if not os.path.exists(path):
         raise MissingFileError(f"No image at {path!r}; check DATASET.ROOT and that the data set is complete")
@@ -102,6 +104,9 @@ def read_image(path: str) -> Image.Image:
                 image = Image.fromarray(
                     (np.asarray(image) >> 8).astype(np.uint8)
                 )  # convert() makes all above 255 white
+            short, long = sorted(image.size)
+            if long > MAX_RATIO * max(short, 1):
+                raise ValueError(f"{image.width} x {image.height} pixels; one side may be {MAX_RATIO} times the other")
             if image.mode in ("I", "F"):
                 raise ValueError(f"no rule says which values of mode {image.mode} are black and white")
             return image.convert("RGB")

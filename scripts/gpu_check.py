@@ -1,0 +1,159 @@
+"""Check and measure one device, without a network: tests on it, benchmarks of its precisions, one run of TAC.
+
+    python scripts/gpu_check.py OUT                                  # the first GPU, within 8 minutes
+    python scripts/gpu_check.py OUT --device cpu --geometry small    # the same steps where there is no GPU
+
+Leaves OUT/gpu_check.json and OUT/gpu_check.md, which hold what was printed, and the log of each step. A step that fails
+or runs out of time is named, and the others go on; the exit code is 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from clusterprompt.record import measure
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ("test_golden.py", "test_contract.py", "test_micro_batches.py")
+TRAINERS = ("TAC", "AttriPrompt", "CoOp", "MaPLe", "PromptSRC")
+COLUMNS = (
+    "trainer",
+    "prec",
+    "what",
+    "classes",
+    "images",
+    "plain s",
+    "fast s",
+    "ratio",
+    "fast MB",
+    "of peak",
+    "max diff",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all steps; return the exit code."""
+    args = parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    steps = Steps(args)
+    print(
+        f"{measure.device_name(args.device)}, torch {torch.__version__}; at most {args.minutes:g} minutes", flush=True
+    )
+    tests = [str(ROOT / "tests" / "trainers" / name) for name in TESTS]
+    steps.run("tests", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], share=0.45)
+    rows: list[dict[str, Any]] = []
+    for prec in args.precs:
+        for trainer in TRAINERS:
+            rows += steps.benchmark(trainer, prec, share=0.4 / (len(args.precs) * len(TRAINERS)))
+    steps.run("TAC on shapes", tac_on_shapes(args), share=0.15)
+    table = tabulate([[row.get(column, "") for column in COLUMNS] for row in rows], COLUMNS)
+    summary = tabulate(steps.done, headers="keys")
+    report = f"{measure.device_name(args.device)}, torch {torch.__version__}\n\n{summary}\n\n{table}\n"
+    print(f"\n{summary}\n\n{table}\n\nWritten: {args.out}/gpu_check.json, {args.out}/gpu_check.md")
+    (args.out / "gpu_check.md").write_text(report, encoding="utf-8")
+    content = {
+        "device": measure.device_name(args.device),
+        "torch": torch.__version__,
+        "steps": steps.done,
+        "rows": rows,
+    }
+    (args.out / "gpu_check.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return int(any(step["result"] != "ok" for step in steps.done))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("gpu_check"), help="folder of the results")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="cuda or cpu")
+    parser.add_argument("--geometry", default="ViT-B/16", help="size of the benchmark's CLIP, see benchmark.py")
+    parser.add_argument("--classes", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--precs", nargs="+", default=["fp32", "amp", "fp16"])
+    parser.add_argument("--minutes", type=float, default=8)
+    args = parser.parse_args(argv)
+    if args.device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU is found here; --device cpu --geometry small goes through the same steps")
+    return args
+
+
+def tac_on_shapes(args: argparse.Namespace) -> list[str]:
+    """Return the command of a short run of TAC on drawn data with the embedded CLIP."""
+    words = "train --trainer TAC --seed 1 --backbone tiny --dataset-config-file configs/datasets/shapes.yaml"
+    words += " --config-file configs/trainers/TAC/basetonovel.yaml --overwrite"
+    pairs = "DATASET.NUM_SHOTS 4 DATASET.SUBSAMPLE_CLASSES base OPTIM.MAX_EPOCH 2 USE_CUDA"
+    folders = ["--data", str(args.out / "data"), "--output-dir", str(args.out / "TAC")]
+    return [
+        *(sys.executable, "-m", "clusterprompt", *words.split(), *folders),
+        *(*pairs.split(), str(args.device.type == "cuda")),
+    ]
+
+
+class Steps:
+    """The steps one after the other, each within its share of the time.
+
+    Attributes:
+        done: Name, result and seconds of each.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.done: list[dict[str, Any]] = []
+        self.end = time.monotonic() + 60 * args.minutes
+
+    def run(self, name: str, command: Sequence[str], share: float) -> bool:
+        """Run a command with its output in a log.
+
+        Args:
+            name: Of the step.
+            command: Its words.
+            share: Of the whole time; what earlier steps have left may be used as well.
+
+        Returns:
+            Whether it succeeded.
+        """
+        log = self.args.out / f"{name.replace(' ', '_').replace(',', '')}.log"
+        start = time.monotonic()
+        limit = max(5.0, min(self.end - start, 60 * self.args.minutes * share * 2))
+        with open(log, "w", encoding="utf-8") as file:
+            try:
+                code = subprocess.run(
+                    command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, env=self.environment(), check=False
+                ).returncode
+                result = "ok" if code == 0 else f"failed, see {log}"
+            except subprocess.TimeoutExpired:
+                result = f"stopped after {limit:.0f} s, see {log}"
+        self.done.append({"step": name, "result": result, "seconds": round(time.monotonic() - start, 1)})
+        print(f"  {name}: {result}, {self.done[-1]['seconds']} s", flush=True)
+        return result == "ok"
+
+    def benchmark(self, trainer: str, prec: str, share: float) -> list[dict[str, Any]]:
+        """Measure a trainer in a precision; return the rows, none if it failed."""
+        args = self.args
+        path = args.out / f"{trainer}_{prec}.json"
+        path.unlink(missing_ok=True)
+        batch = ["1"] if trainer == "AttriPrompt" else ["4"]
+        words = ["--trainer", trainer, "--prec", prec, "--device", str(args.device), "--geometry", args.geometry]
+        words += ["--classes", *map(str, args.classes), "--batch", *batch, "--repeats", "2", "--json", str(path)]
+        self.run(f"{trainer}, {prec}", [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *words], share)
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+        return [{"trainer": trainer, "prec": prec, **row} for row in rows]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a step: tests on the device, matrix products in whole fp32."""
+        own = {"CLUSTERPROMPT_TEST_DEVICE": self.args.device.type, "NVIDIA_TF32_OVERRIDE": "0"}
+        return {**os.environ, **own, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
