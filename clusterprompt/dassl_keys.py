@@ -10,9 +10,10 @@ from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Templ
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
-# Biases; crops, which Dassl 0.5 does not know; ProGrad's node and CoPrompt's keys in their authors' code; the epsilon
-# of HiCroPL's Adam.
+# Biases; crops, which Dassl 0.5 does not know; the epsilon of HiCroPL's Adam; nodes and keys of authors' code outside
+# of the method's own: ProGrad's, CoPrompt's, MMRL's TASK, DePT's.
 ADDED: dict[str, Any] = {
+    "TASK": "",
     "DATASET.SUBSAMPLE_CLASSES": "all",
     "DATASET.CSV": "",
     "DATASET.TEMPLATE": "",
@@ -30,6 +31,11 @@ ADDED: dict[str, Any] = {
     "LOSS.LAMBDA": 1.0,
     "TRAINER.W": 1.0,
     "TRAINER.DISTILL": "cosine",
+    "TRAINER.LINEAR_PROBE.TYPE": "linear",
+    "TRAINER.LINEAR_PROBE.WEIGHT": 0.7,
+    "TRAINER.LINEAR_PROBE.TEST_TIME_FUSION": True,
+    "TRAINER.FILM.LINEAR_PROBE": True,
+    "TRAINER.NAMES_TO_UPDATE": ["prompt_learner", "linear_probe", "film"],
 }
 # Names that real Dassl has; the stand-in says so where it lacks one.
 TRANSFORMS = (
@@ -38,11 +44,13 @@ TRANSFORMS = (
     *("imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment", "randaugment2", "randaugment_fixmatch"),
 )
 SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+TASKS = ("", "B2N", "FS", "CD")
 BATCH = Whole("images in a batch", 1, 100_000)
 JITTER = Real("strength of the colour jitter", 0, 100)
 BETA = Real("Adam's decay of the averages", 0, 1, below=True)
 
 KEYS: dict[str, Rule] = {
+    "TASK": OneOf("which logits MMRL's tests read, by its authors' protocols; '': by what is known", TASKS),
     "SEED": Whole("seed of all random draws; -1: not fixed", -1, 2**32 - 1),
     "OUTPUT_DIR": Text("folder of the run's results", empty=False),
     "RESUME": Text("folder of the run to go on with; empty: OUTPUT_DIR"),
@@ -139,6 +147,11 @@ KEYS: dict[str, Rule] = {
     "LOSS.LAMBDA": Real("ProGrad's LAMBDA in its authors' configs", 0, 1000),
     "TRAINER.W": Real("CoPrompt's W in its authors' configs", 0, 1e6),
     "TRAINER.DISTILL": OneOf("CoPrompt's DISTILL in its authors' configs", ("cosine", "mse")),
+    "TRAINER.LINEAR_PROBE.TYPE": OneOf("DePT's head in its authors' configs", ("linear",)),
+    "TRAINER.LINEAR_PROBE.WEIGHT": Real("DePT's WEIGHT in its authors' configs", 0, 1),
+    "TRAINER.LINEAR_PROBE.TEST_TIME_FUSION": Flag("DePT's FUSION in its authors' configs"),
+    "TRAINER.FILM.LINEAR_PROBE": OneOf("DePT's channels in its authors' configs", (True,)),
+    "TRAINER.NAMES_TO_UPDATE": Several("in DePT's authors' configs; has no effect", Text("", False)),
 }
 
 

@@ -32,6 +32,12 @@ TRAINERS = {
     "clip_lora": "CLIPLoRA",
     "clip_lora_zero": "CLIPLoRA",
     "tip_adapter_f": "TipAdapter",
+    "mmrl": "MMRL",
+    "mmrlpp": "MMRLpp",
+    "mma": "MMA",
+    "atprompt": "ATPrompt",
+    "atprompt_multitoken": "ATPrompt",
+    "dept": "DePT",
 }
 
 

@@ -36,6 +36,7 @@ from .parts.data import check_place, load_data, no_validation, validates
 from .parts.declaration import Declaration
 from .parts.gradients import backpropagate
 from .parts.loading import load_learner
+from .parts.origin import Origin
 from .parts.resumable import ResumableTrainer
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         more_than_similarity: What the logits hold beside the similarity of image features and class texts; empty if
             nothing.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
+        loaded: Origin of the weights that were loaded; None while the learner learns the classes at hand itself.
         guides: Terms of the losses that are not minimised; ``guide_gradients`` holds their gradients by the learner's
             parameters, for `change_gradients`.
         batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
@@ -158,6 +160,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         """
         ranks.check()
         self.task = task
+        self.loaded: Origin | None = None
         self.recorder = Recorder(self)
         self.batch_accuracy: float | None = None
         self.auto_micro_batch: int | None = None
@@ -179,6 +182,19 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def template(self) -> str:
         """The hand-written prompt: the config's, else the data set's."""
         return self.cfg.DATASET.TEMPLATE or getattr(self.dm.dataset, "template", "a photo of a {}.")
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the classes at hand are those of the training, for methods that evaluate others in another way.
+
+        Where nobody has written down what a checkpoint was trained on, all classes but the new half count as known.
+        """
+        if self.loaded is None:
+            return True
+        if self.loaded.classnames and self.loaded.trained_on:
+            same_data = self.loaded.trained_on.get("dataset") == self.cfg.DATASET.NAME
+            return same_data and list(self.loaded.classnames) == list(self.classnames)
+        return self.cfg.DATASET.SUBSAMPLE_CLASSES != "new"
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -300,6 +316,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def before_train(self) -> None:
         """Refuse to choose an epoch by the test images; then see :meth:`ResumableTrainer.before_train`."""
         self.check_validation()
+        self.loaded = None
         self._check_parts()
         super().before_train()
 

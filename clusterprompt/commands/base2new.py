@@ -90,8 +90,8 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
         specs = specs[:1]
     deep = specs[0].deep_prompts()
     if deep:
-        changes = ", ".join(f"{key} {value} -> -1" for key, value in deep.items())
-        print(f"The embedded CLIP has fewer layers than the yaml prompts: {changes}")
+        changes = ", ".join(f"{key} {value}" for key, value in deep.items())
+        print(f"The embedded CLIP has fewer layers than the yaml names; set to what suits any depth: {changes}")
     try:
         base, new = [*run_chain(specs, resume=args.resume, overwrite=args.overwrite), None][:2]
     except (FileNotFoundError, ConnectionError) as error:

@@ -33,6 +33,9 @@ EPOCHS: dict[str, tuple] = {
     "TaskRes": (20, 30),
     "CLIPLoRA": (10, 50),
     "TipAdapter": (20, 40),
+    "MMRL": (5, 40),
+    "MMRLpp": (5, 40),
+    "MMA": (5, 30),
 }
 # On drawn data sets, for which there is no other: the method whose run of the same seed is the teacher, and the key.
 TEACHERS = {"PromptKD": ("PromptSRC", "TRAINER.PROMPTKD.TEACHER_MODEL")}

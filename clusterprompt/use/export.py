@@ -110,7 +110,8 @@ def changes_images(trainer: PromptTrainer) -> bool:
     """Tell whether image features differ from stock CLIP's, by trying."""
     images = torch.randn(2, 3, *trainer.cfg.INPUT.SIZE, generator=torch.Generator().manual_seed(0))
     stock = F.normalize(encoders.encode_image(trainer.clip, images), dim=-1)
-    return not torch.allclose(trainer.image_features(images), stock, rtol=0, atol=1e-5)
+    features = trainer.image_features(images)
+    return features.shape != stock.shape or not torch.allclose(features, stock, rtol=0, atol=1e-5)
 
 
 def metadata(trainer: PromptTrainer) -> dict[str, str]:

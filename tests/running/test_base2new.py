@@ -157,6 +157,17 @@ def test_depths_fit_the_embedded_clip(backbone, trainer, given, expected):
     assert {key: opts[opts.index(key) + 1] for key in expected} == {key: "-1" for key in expected}
 
 
+@pytest.mark.parametrize(
+    "trainer, expected", [("MMRL", {"REP_LAYERS": "[]"}), ("MMA", {"ADAPTER_START": "-1", "ADAPTER_END": "-1"})]
+)
+def test_other_layers_fit_the_embedded_clip(trainer, expected):
+    """Catches: a list of layers, or a first layer, that fails on the embedded 4."""
+    opts = spec_of(trainer, "shapes", backbone="tiny").train_options().opts
+    pairs = dict(zip(opts[::2], opts[1::2]))
+    assert {key.split(".")[-1]: value for key, value in pairs.items() if key.startswith("TRAINER.")} == expected
+    assert not spec_of(trainer, "shapes", backbone="ViT-B/16").deep_prompts()
+
+
 # ------------------------------------------------------------------ what is known before training
 
 

@@ -74,7 +74,8 @@ def replay(trainer, recording):
         parameters = dict(trainer.learner.named_parameters())
         gradients = recording.below(f"iters/{i}/grads/")
         if gradients:
-            close({name: p.grad for name, p in parameters.items()}, rename(trainer, gradients), GRADS)
+            tolerance = recording.info.get("tolerance", {}).get("grads", GRADS)
+            close({name: p.grad for name, p in parameters.items()}, rename(trainer, gradients), tolerance)
         for key in (f"after_iter_{i}", f"raw_after_epoch_{step['epoch']}"):
             weights = recording.below(f"snaps/{key}/")
             if weights and (key.startswith("after") or trainer.batch_idx + 1 == trainer.num_batches):

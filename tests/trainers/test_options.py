@@ -57,7 +57,7 @@ def boundaries(rule):
             [end if left_out else math.nextafter(end, beyond) for end, left_out, beyond in ends],
         )
     if isinstance(rule, allowed.OneOf):
-        return list(rule.values), ["", "no such name", 10**9]
+        return list(rule.values), [value for value in ("", "no such name", 10**9) if value not in rule.values]
     if isinstance(rule, allowed.Flag):
         return [True, False], [0, 1, "yes", ""]
     if isinstance(rule, allowed.Words):
@@ -165,7 +165,7 @@ def test_the_table(cls, capsys):
 
 def test_the_table_of_no_trainer(capsys):
     """Catches: a traceback where the name is forgotten or wrong."""
-    assert train.main(["--options"]) == 2 and "name a --trainer of AttriPrompt" in capsys.readouterr().err
+    assert train.main(["--options"]) == 2 and "name a --trainer of ATPrompt" in capsys.readouterr().err
     assert train.main(["--options", "--trainer", "TACO"]) == 2 and "Did you mean 'TAC'?" in capsys.readouterr().err
 
 

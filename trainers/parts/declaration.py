@@ -28,6 +28,7 @@ class Declaration:
             capitals.
         official_keys: Keys outside of that node by which the authors' configs give options of it; see :meth:`option`.
         described_tests: A test reads the descriptions of the classes at hand, if the method reads any.
+        official_trainer: Name of the trainer in its authors' code, under which it is registered as well.
         described_use: The use of a trained model on images reads the descriptions of its classes.
         transductive: The method is trained on unlabelled images of classes that it is tested on as new ones, so its
             numbers do not compare with those of other methods; records and tables say so.
@@ -38,6 +39,7 @@ class Declaration:
     config_node = ""
     official_keys: Mapping[str, str] = {}
     described_tests = True
+    official_trainer = ""
     described_use = False
     transductive = False
 

@@ -54,7 +54,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> Origin:
             raise
         raise ValueError(f"{error}. By its entries it is of {' or '.join(others)}, not of {name}") from error
     learner.load_state_dict(fitting)
-    trainer.recorder.trained_on = trained_on
+    trainer.loaded, trainer.recorder.trained_on = origin, trained_on
     trainer.recorder.checkpoint = checkpoint_mark(path) if trainer.task is None else None
     print(f"Loaded {trainer.checkpoint_folder} from {path} (epoch {notes.get('epoch', '?')})")
     return origin

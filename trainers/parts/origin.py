@@ -13,6 +13,9 @@ from ...record.result import RunRecord
 
 # Marks of official checkpoints: method, folder, pattern of a name that must occur, pattern of one that must not.
 SIGNS = (
+    ("MMRL", "MultiModalRepresentationLearner", r"image_encoder\.proj_rep", None),
+    ("MMRLpp", "MultiModalRepresentationLearner", r"representation_learner\.srra_r2vproj\.weight", None),
+    ("MMA", "adapter_learner", r"shared_adapter\.\d+\.0\.weight", None),
     ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", r"adapter_image\..+"),
     ("CoPrompt", "MultiModalPromptLearner", r"adapter_image\.fc\.0\.weight", None),
     ("TAC", "VLPromptLearner", r"VPT_topk_t\.weight", None),

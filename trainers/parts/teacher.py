@@ -127,7 +127,7 @@ def read_prompts(
     prompts = DeepPrompts(clip, named["ctx"], n_vision, depths["text"] + 1, depths["vision"])
     ignored = (r"prompt_learner\.ZS_image_encoder\..+",)
     prompts.load_state_dict(learner_weights(named, prompts, clip, (), ignored, str(file)))
-    return _stored_clip(clip, weights, str(file)), prompts.requires_grad_(False).to(clip.logit_scale.device)
+    return _stored_clip(clip, weights, str(file)), prompts.requires_grad_(False).to(next(clip.parameters()).device)
 
 
 def _stored_clip(clip: CLIP, weights: Mapping[str, Tensor], source: str) -> CLIP:
