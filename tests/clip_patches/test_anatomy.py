@@ -35,7 +35,7 @@ ORGANS = {
 
 
 def organs_read(source):
-    """Return the parts of a CLIP that code reads, also by ``getattr`` and the like; parts of its own modules are none."""
+    """Return the parts of a CLIP that code reads, also by ``getattr``; a module's own parts are none."""
     attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     own = {n.attr for n in attributes if isinstance(n.ctx, ast.Store) and ast.unparse(n.value) == "self"}
     found = {n.attr for n in attributes if not (n.attr in own and ast.unparse(n.value) == "self")}
