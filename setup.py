@@ -102,6 +102,7 @@ setup(
         "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
         "search": ["optuna>=3.6"],  # clusterprompt search --trials
         "completion": ["argcomplete>=3.1"],
+        "cluster": ["ray>=2.49"],
         "test": TEST,
         "check": CHECK,
         "dev": [*TEST, *CHECK, "pre-commit>=3.5"],

@@ -95,6 +95,23 @@ def activation(clip: CLIP) -> nn.Module:
     return clip.transformer.resblocks[0].mlp.gelu
 
 
+def block_norm(clip: CLIP, tower: str, layer: int) -> nn.Module:
+    """Return the norm at the input of a block.
+
+    Args:
+        clip: Stock CLIP.
+        tower: ``visual`` or ``text``.
+        layer: 1 to L.
+    """
+    blocks = (clip.visual if tower == "visual" else clip).transformer.resblocks
+    return blocks[layer - 1].ln_1
+
+
+def vision_projection(clip: CLIP) -> Tensor:
+    """Return the projection from a ViT's tokens to the joint space, (D, d)."""
+    return clip.visual.proj
+
+
 def vision_tower(clip: CLIP) -> VisionTower:
     """Return the visual tower as a module, for an exporter that needs to hold its weights."""
     return clip.visual

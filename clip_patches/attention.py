@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,22 +46,49 @@ def keys_values(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Keys and values, each (..., T, D).
     """
-    width = x.shape[-1]
-    weight, bias = block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:]
-    k, v = F.linear(block.ln_1(x), weight, bias).chunk(2, dim=-1)
+    k, v = _project(block, x, "kv")
     return k, v
 
 
 def queries_keys_values(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Project tokens that attend and are attended to; three tensors, each (..., T, D)."""
-    q, k, v = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+    q, k, v = _project(block, x, "qkv")
     return q, k, v
 
 
 def queries(block: Block, x: Tensor) -> Tensor:
     """Project tokens that only attend; (..., T, D)."""
-    width = x.shape[-1]
-    return F.linear(block.ln_1(x), block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
+    return _project(block, x, "q")[0]
+
+
+def _project(block: Block, x: Tensor, names: str) -> Sequence[Tensor]:
+    """Return some neighbours of queries, keys and values, "q", "kv" or "qkv", each (..., T, D)."""
+    first, width, x = "qkv".index(names), x.shape[-1], block.ln_1(x)
+    rows = slice(first * width, (first + len(names)) * width)
+    projected = F.linear(x, block.attn.in_proj_weight[rows], block.attn.in_proj_bias[rows]).chunk(len(names), dim=-1)
+    paths = paths_of(block)
+    return [beside(paths, name, x, y) for name, y in zip(names, projected)] if paths else projected
+
+
+def paths_of(block: Block) -> Mapping[str, Any]:
+    """Return the low-rank paths beside a block's projections; see `low_rank.py`. Stock blocks have none."""
+    return vars(block.attn).get("paths", {})
+
+
+def draws(block: Block) -> bool:
+    """Tell whether a block drops entries at random, so that equal tokens of two sequences do not stay equal."""
+    return any(path.draws for path in paths_of(block).values())
+
+
+def beside(paths: Mapping[str, Any], name: str, x: Tensor, projected: Tensor) -> Tensor:
+    """Add what the path of a projection makes of its input, if there is one."""
+    return projected + paths[name](x).to(projected.dtype) if name in paths else projected
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Return what each query takes from the values, (N, Tq, D); arguments as for :func:`finish_block`."""
+    q, k, v = (y.unflatten(-1, (heads, -1)).transpose(-3, -2) for y in (q, k, v))  # (N, heads, T, D / heads)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(-3, -2).flatten(-2)
 
 
 def finish_block(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -75,8 +105,6 @@ def finish_block(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask:
     Returns:
         The new states of the querying tokens, (N, Tq, D).
     """
-    heads = block.attn.num_heads
-    q, k, v = (y.unflatten(-1, (heads, -1)).transpose(-3, -2) for y in (q, k, v))  # (N, heads, T, D / heads)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    x = x + F.linear(out.transpose(-3, -2).flatten(-2), block.attn.out_proj.weight, block.attn.out_proj.bias)
+    out, projection = attend(q, k, v, block.attn.num_heads, mask), block.attn.out_proj
+    x = x + beside(paths_of(block), "o", out, F.linear(out, projection.weight, projection.bias))
     return x + block.mlp(block.ln_2(x))

@@ -56,6 +56,17 @@ def template_sentences(classnames: Sequence[str], templates: Sequence[str] = TEM
     return [list(sentences) for sentences in zip(*(fill(template, classnames) for template in templates))]
 
 
+def literal_sentences(classnames: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """Write every template for every class, names as they are, with their underscores; one list a class.
+
+    Raises:
+        ValueError: See :func:`check_template`.
+    """
+    for template in templates:
+        check_template(template)
+    return [[template.replace("{}", name) for template in templates] for name in classnames]
+
+
 def check_template(template: str) -> None:
     """Raise ValueError unless a template holds ``{}`` once and no other brace."""
     if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
@@ -142,8 +153,8 @@ def read_descriptions(
 
 
 @torch.no_grad()
-def text_features(clip: CLIP, sentences: Sequence[Sequence[str]], batch: int = 256) -> Tensor:
-    """Average the frozen text features of each class's sentences.
+def sentence_features(clip: CLIP, sentences: Sequence[Sequence[str]], batch: int = 256) -> tuple[Tensor, ...]:
+    """Encode each class's sentences with the frozen text tower.
 
     Args:
         clip: Stock CLIP.
@@ -151,13 +162,22 @@ def text_features(clip: CLIP, sentences: Sequence[Sequence[str]], batch: int = 2
         batch: Sentences encoded at a time.
 
     Returns:
-        Means of the *un-normalised* features, (C, d); normalise them before use as targets.
+        One tensor a class, (sentences, d), not normalised.
     """
     flat = [s for group in sentences for s in group]
     tokens = tokenize(clip, flat)
     features = torch.cat([encode_text(clip, embed_tokens(clip, t)) for t in tokens.split(batch)])
-    groups = features.split([len(group) for group in sentences])
-    return torch.stack([group.mean(dim=0) for group in groups])
+    return features.split([len(group) for group in sentences])
+
+
+@torch.no_grad()
+def text_features(clip: CLIP, sentences: Sequence[Sequence[str]], batch: int = 256) -> Tensor:
+    """Average the frozen text features of each class's sentences; arguments as for :func:`sentence_features`.
+
+    Returns:
+        Means of the *un-normalised* features, (C, d); normalise them before use as targets.
+    """
+    return torch.stack([group.mean(dim=0) for group in sentence_features(clip, sentences, batch)])
 
 
 @torch.no_grad()

@@ -36,7 +36,8 @@ STORAGES = {
     "ComplexDoubleStorage": torch.complex128,
 }
 LARGEST_PICKLE = 1 << 28  # bytes; the numbers lie beside the pickle, so it is small
-NESTED = ("state_dict", "model_state_dict", "model")  # where training programs keep a model's weights
+NESTED = ("state_dict", "model_state_dict", "model", "weights")  # where training programs keep a model's weights
+DEEPEST = 10  # dicts in dicts that are looked into
 SAVE = "torch.save(model.state_dict(), FILE)"
 
 
@@ -300,7 +301,16 @@ def state_dict_in(content: Any, path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict; save one: {SAVE}")
     if not weights:
         raise ValueError(f"{path} holds an empty state dict; save the weights of a model: {SAVE}")
-    return {str(name).removeprefix("module."): value for name, value in weights.items()}
+    return {name.removeprefix("module."): value for name, value in _flat(weights)}
+
+
+def _flat(weights: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the entries of nested dicts, with dots between the names."""
+    for name, value in weights.items():
+        if isinstance(value, dict) and value and prefix.count(".") < DEEPEST:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def check_finite(weights: Mapping[str, Any], path: str | Path) -> None:

@@ -10,8 +10,10 @@ from .allowed import Flag, LikeDefault, OneOf, Range, Real, Rule, Several, Templ
 from .config import get, keys
 
 # Keys that Dassl lacks: CoOp's class halves; those for own images (docs/own_images.md); the project of Weights &
-# Biases; crops, which Dassl 0.5 does not know; ProGrad's node in its authors' code.
+# Biases; crops, which Dassl 0.5 does not know; the epsilon of HiCroPL's Adam; nodes and keys of authors' code outside
+# of the method's own: ProGrad's, CoPrompt's, MMRL's TASK, DePT's.
 ADDED: dict[str, Any] = {
+    "TASK": "",
     "DATASET.SUBSAMPLE_CLASSES": "all",
     "DATASET.CSV": "",
     "DATASET.TEMPLATE": "",
@@ -21,11 +23,19 @@ ADDED: dict[str, Any] = {
     "TRAIN.WANDB": "",
     "TRAIN.MICRO_BATCH": None,
     "INPUT.RRCROP_SCALE": (0.08, 1.0),
+    "OPTIM.EPS": 1e-8,
     "LOSS.GM": False,
     "LOSS.NAME": "",
     "LOSS.ALPHA": 0.0,
     "LOSS.T": 1.0,
     "LOSS.LAMBDA": 1.0,
+    "TRAINER.W": 1.0,
+    "TRAINER.DISTILL": "cosine",
+    "TRAINER.LINEAR_PROBE.TYPE": "linear",
+    "TRAINER.LINEAR_PROBE.WEIGHT": 0.7,
+    "TRAINER.LINEAR_PROBE.TEST_TIME_FUSION": True,
+    "TRAINER.FILM.LINEAR_PROBE": True,
+    "TRAINER.NAMES_TO_UPDATE": ["prompt_learner", "linear_probe", "film"],
 }
 # Names that real Dassl has; the stand-in says so where it lacks one.
 TRANSFORMS = (
@@ -34,11 +44,13 @@ TRANSFORMS = (
     *("imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment", "randaugment2", "randaugment_fixmatch"),
 )
 SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+TASKS = ("", "B2N", "FS", "CD")
 BATCH = Whole("images in a batch", 1, 100_000)
 JITTER = Real("strength of the colour jitter", 0, 100)
 BETA = Real("Adam's decay of the averages", 0, 1, below=True)
 
 KEYS: dict[str, Rule] = {
+    "TASK": OneOf("which logits MMRL's tests read, by its authors' protocols; '': by what is known", TASKS),
     "SEED": Whole("seed of all random draws; -1: not fixed", -1, 2**32 - 1),
     "OUTPUT_DIR": Text("folder of the run's results", empty=False),
     "RESUME": Text("folder of the run to go on with; empty: OUTPUT_DIR"),
@@ -100,6 +112,7 @@ KEYS: dict[str, Rule] = {
     "OPTIM.RMSPROP_ALPHA": Real("decay of rmsprop's average", 0, 1, below=True),
     "OPTIM.ADAM_BETA1": BETA,
     "OPTIM.ADAM_BETA2": BETA,
+    "OPTIM.EPS": Real("epsilon of the Adam family and of rmsprop", 0, 1, above=True),
     "OPTIM.STAGED_LR": Flag("other learning rates for NEW_LAYERS than for the rest"),
     "OPTIM.NEW_LAYERS": Several("modules of the learner that keep the whole rate", Text("", False)),
     "OPTIM.WARMUP_RECOUNT": Flag("start the schedule from its beginning after the warm-up"),
@@ -132,6 +145,13 @@ KEYS: dict[str, Rule] = {
     "LOSS.ALPHA": Real("in ProGrad's authors' configs; has no effect", 0, 1000),
     "LOSS.T": Real("ProGrad's T in its authors' configs", 0, 1000, above=True),
     "LOSS.LAMBDA": Real("ProGrad's LAMBDA in its authors' configs", 0, 1000),
+    "TRAINER.W": Real("CoPrompt's W in its authors' configs", 0, 1e6),
+    "TRAINER.DISTILL": OneOf("CoPrompt's DISTILL in its authors' configs", ("cosine", "mse")),
+    "TRAINER.LINEAR_PROBE.TYPE": OneOf("DePT's head in its authors' configs", ("linear",)),
+    "TRAINER.LINEAR_PROBE.WEIGHT": Real("DePT's WEIGHT in its authors' configs", 0, 1),
+    "TRAINER.LINEAR_PROBE.TEST_TIME_FUSION": Flag("DePT's FUSION in its authors' configs"),
+    "TRAINER.FILM.LINEAR_PROBE": OneOf("DePT's channels in its authors' configs", (True,)),
+    "TRAINER.NAMES_TO_UPDATE": Several("in DePT's authors' configs; has no effect", Text("", False)),
 }
 
 
@@ -162,3 +182,21 @@ def check_together(cfg: Any) -> None:
             f"OPTIM.SGD_NESTEROV True needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0, not {s.MOMENTUM} and "
             f"{s.SGD_DAMPNING}"
         )
+
+
+def either(cfg: Any, own: str, other: str, default: Any) -> Any:
+    """Return an option that may be given in two places: the value that is not the default.
+
+    Args:
+        cfg: The config.
+        own: Its key in the method's node.
+        other: Its key in the authors' configs.
+        default: Of both.
+
+    Raises:
+        ValueError: Both are given and differ.
+    """
+    ours, theirs = get(cfg, own), get(cfg, other)
+    if default not in (ours, theirs) and ours != theirs:
+        raise ValueError(f"{own} is {ours} and {other} is {theirs}; give one of the two")
+    return theirs if ours == default else ours

@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from copy import copy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def extend_cfg(cfg: Any) -> None:
 
     log_to_stdout()
     methods = own_trainers()
-    _register(TRAINER_REGISTRY, methods, "trainer")
+    named: list[tuple[Any, Any]] = [(vars(cls).get("official_trainer"), cls) for cls in methods]
+    official = [_called(*each) for each in named if each[0]]
+    _register(TRAINER_REGISTRY, [*methods, *official], "trainer")
     datasets = own_datasets()
     for kept, dataset in zip(_register(DATASET_REGISTRY, datasets, "data set"), datasets):
         for name in ("template", "same_names"):  # our trainers read them from the host's class, too
@@ -43,8 +46,11 @@ def extend_cfg(cfg: Any) -> None:
     frozen = cfg.is_frozen()
     cfg.defrost()
     for key, value in ADDED.items():
-        name, _, option = key.partition(".")
-        cfg.setdefault(name, CfgNode()).setdefault(option, copy(value))
+        *nodes, option = key.split(".")
+        node = cfg
+        for name in nodes:
+            node = node.setdefault(name, CfgNode())
+        node.setdefault(option, copy(value))
     for trainer in methods:
         node = cfg.TRAINER.setdefault(trainer.node(), CfgNode())
         for option, default in trainer.options.items():
@@ -126,6 +132,13 @@ def _classes_below(folder: str, base: type) -> list:
             if defined_here and cls is not base and not cls.__name__.startswith("_"):
                 found.append(cls)
     return found
+
+
+@lru_cache
+def _called(name: str, method: Any) -> Any:
+    """Return a class of another name whose instances are the method's own."""
+    builds = lambda cls, *args, **kwargs: method(*args, **kwargs)  # noqa: E731
+    return type(name, (method,), {"__new__": builds, "config_node": method.node()})
 
 
 def _register(registry: Any, classes: list, kind: str) -> list:

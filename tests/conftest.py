@@ -120,6 +120,18 @@ def backbone(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory):
+    """Path of a small CLIP with a ResNet visual tower."""
+    from clip.model import CLIP
+
+    torch.manual_seed(0)
+    clip = CLIP(128, 64, (1, 1, 1, 1), 16, None, 77, 49408, 128, 2, 3)
+    path = tmp_path_factory.mktemp("clip") / "resnet.pt"
+    torch.save(clip.state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def build(data, backbone, tmp_path):
     """Construct a trainer on the small data: ``build("TAC", "KEY", value, ...)``."""

@@ -7,12 +7,14 @@ import torch
 RESOLUTION, PATCH, VISION, TEXT, LAYERS, JOINT = 64, 16, 192, 128, 3, 128
 
 
-def state_dict(layers_text: int = LAYERS, seed: int = 0) -> dict:
+def state_dict(layers_text: int = LAYERS, seed: int = 0, vision=VISION, text=TEXT, joint=JOINT) -> dict:
     """Draw the weights, every one exact in fp16, in the order of the recording.
 
     Args:
         layers_text: Other numbers of text layers than 3 give towers of different depth (and other weights than the
             recorded ones).
+        seed: Of the draws.
+        vision, text, joint: Widths of the towers and of the joint space.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -46,19 +48,19 @@ def state_dict(layers_text: int = LAYERS, seed: int = 0) -> dict:
         weights[name + ".bias"] = normal(width, std=0.02)
 
     weights = {
-        "positional_embedding": normal(77, TEXT, std=0.01),
-        "text_projection": normal(TEXT, JOINT, std=TEXT**-0.5),
-        "visual.class_embedding": normal(VISION, std=VISION**-0.5),
-        "visual.positional_embedding": normal((RESOLUTION // PATCH) ** 2 + 1, VISION, std=VISION**-0.5),
-        "visual.proj": normal(VISION, JOINT, std=VISION**-0.5),
-        "visual.conv1.weight": normal(VISION, 3, PATCH, PATCH, std=(3 * PATCH**2) ** -0.5),
+        "positional_embedding": normal(77, text, std=0.01),
+        "text_projection": normal(text, joint, std=text**-0.5),
+        "visual.class_embedding": normal(vision, std=vision**-0.5),
+        "visual.positional_embedding": normal((RESOLUTION // PATCH) ** 2 + 1, vision, std=vision**-0.5),
+        "visual.proj": normal(vision, joint, std=vision**-0.5),
+        "visual.conv1.weight": normal(vision, 3, PATCH, PATCH, std=(3 * PATCH**2) ** -0.5),
     }
-    layer_norm("visual.ln_pre", VISION)
-    layer_norm("visual.ln_post", VISION)
-    tower("visual.", VISION, LAYERS)
-    tower("", TEXT, layers_text)
-    weights["token_embedding.weight"] = normal(49408, TEXT, std=0.02)
-    layer_norm("ln_final", TEXT)
+    layer_norm("visual.ln_pre", vision)
+    layer_norm("visual.ln_post", vision)
+    tower("visual.", vision, LAYERS)
+    tower("", text, layers_text)
+    weights["token_embedding.weight"] = normal(49408, text, std=0.02)
+    layer_norm("ln_final", text)
     weights = {name: value.half().float() for name, value in weights.items()}
     weights["logit_scale"] = torch.tensor(math.log(100.0))
     return weights

@@ -1,11 +1,14 @@
 """The recordings of the official implementations (tests/golden/README.md), and trainers in their state."""
 
+import functools
 import json
+import tempfile
 from pathlib import Path
 
+import golden_clip
 import numpy as np
 import torch
-from support import decode, rename
+from support import decode, node_of, rename
 
 LOSS, LOGITS, WEIGHTS, GRADS = 5e-5, 2e-4, 1e-5, 2e-4
 FOLDER = Path(__file__).parent / "golden"
@@ -20,16 +23,37 @@ TRAINERS = {
     "promptsrc": "PromptSRC",
     "tac": "TAC",
     "tac_dropout": "TAC",
+    "coprompt": "CoPrompt",
+    "hicropl": "HiCroPL",
+    "promptkd": "PromptKD",
+    "clip_adapter": "CLIPAdapter",
+    "taskres": "TaskRes",
+    "clip_lora_p0": "CLIPLoRA",
+    "clip_lora": "CLIPLoRA",
+    "clip_lora_zero": "CLIPLoRA",
+    "tip_adapter_f": "TipAdapter",
+    "mmrl": "MMRL",
+    "mmrlpp": "MMRLpp",
+    "mma": "MMA",
+    "atprompt": "ATPrompt",
+    "atprompt_multitoken": "ATPrompt",
+    "dept": "DePT",
 }
 
 
 class Recording:
-    """A recording with its entries below a path as dicts."""
+    """A recording with its entries below a path as dicts; what it has in common with another lies there alone."""
 
     def __init__(self, name):
+        # AdamW divides by the root of tiny second moments: weights with gradients near rounding noise go either way.
+        self.weights = 5e-4 if name.startswith("clip_lora") else WEIGHTS
         arrays = dict(np.load(FOLDER / f"{name}.npz"))
         self.info = json.loads(arrays.pop("json").tobytes())
-        self.tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        for other, keys in self.info.get("borrowed", {}).items():
+            with np.load(FOLDER / f"{other}.npz") as file:
+                arrays.update({key: file[key] for key in keys})
+        tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        self.tensors = {key: value.float() if value.dtype == torch.half else value for key, value in tensors.items()}
         self.steps = [{**step, **self.below(f"iters/{i}/")} for i, step in enumerate(self.info["iters"])]
 
     def __getitem__(self, key):
@@ -46,26 +70,39 @@ class Recording:
 def start(name, build, subsample="base"):
     """Build the trainer of a recording and give it the recorded start."""
     recording = Recording(name)
-    node = "TRAINER.COOP" if name == "kgcoop" else f"TRAINER.{TRAINERS[name].upper()}"
+    node = f"TRAINER.{node_of(TRAINERS[name])}"
     pairs = [x for key, value in recording.info["config"]["node"].items() for x in (f"{node}.{key}", value)]
     if name == "tac":
         pairs += [f"{node}.IMAGE_DROPOUT", 0.0, f"{node}.TARGET_DROPOUT", 0.0]
-    pairs += [
-        "DATALOADER.K_TRANSFORMS",
-        recording.info["config"]["K_TRANSFORMS"],
-        "OPTIM.LR",
-        recording.info["config"]["OPTIM"]["LR"],
-    ]
+    pairs += ["DATALOADER.K_TRANSFORMS", recording.info["config"]["K_TRANSFORMS"]]
+    pairs += [x for key, value in recording.info["config"]["OPTIM"].items() for x in (f"OPTIM.{key}", value)]
+    if name == "promptkd":
+        pairs += [x for key, value in teacher_files().items() for x in (f"{node}.{key}", value)]
     trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
     assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
-    weights = rename(trainer, recording.below("init_trainable/"))
+    weights = rename(trainer, {**recording.below("init_trainable/"), **recording.below("init_buffers/")})
     if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
         weights["centers"] = recording["topk"]
     if weights and subsample == "base":
         if "topk" in recording:
             trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
-        trainer.learner.load_state_dict(weights)
+        missing = [key for key, _ in trainer.learner.named_parameters() if key not in weights]
+        assert not missing, f"the recording has no start of {missing}"
+        trainer.learner.load_state_dict({**trainer.learner.state_dict(), **weights})  # buffers are the trainer's own
+    if "description_features" in recording:
+        trainer.description_features = recording["description_features"]
+    if "fixed_embeddings_new" in recording:
+        trainer.text_anchors = recording["fixed_embeddings" if subsample == "base" else "fixed_embeddings_new"]
     return trainer, recording
+
+
+@functools.cache
+def teacher_files():
+    """Write the teacher of PromptKD's recording: its CLIP, and its prompts in the official layout."""
+    recording, folder = Recording("promptkd"), Path(tempfile.mkdtemp())
+    torch.save(golden_clip.state_dict(seed=3, vision=256, text=192, joint=192), folder / "clip.pt")
+    torch.save({"state_dict": recording.below("teacher_prompts/")}, folder / "prompts.pth.tar")
+    return {"TEACHER_NAME": str(folder / "clip.pt"), "TEACHER_MODEL": str(folder / "prompts.pth.tar")}
 
 
 def logits(trainer, images):
@@ -77,14 +114,11 @@ def logits(trainer, images):
 
 def official_state(trainer, recording):
     """Fill the recorded names of an official checkpoint: learned entries as recorded, others with other values."""
-    learned = recording.below("final_trainable/")
-    learned.update(
-        {
-            name.removeprefix("prompt_learner."): value
-            for name, value in learned.items()
-            if recording.info["state_keys"][0] == "ctx"
-        }
-    )
+    learned = {**recording.below("init_trainable/"), **recording.below("final_trainable/")}
+    learned.update(recording.below("final_buffers/"))
+    learned.update({name: learned[same] for name, same in recording.info.get("aliases", {}).items()})
+    inner = {name.partition(".")[2]: value for name, value in learned.items()}  # of a learner registered alone
+    learned.update({name: value for name, value in inner.items() if name in recording.info["state_keys"]})
     if "topk" in recording:
         learned.update({"topk": recording["topk"], "prompt_learner.topk": recording["topk"]})
     return {name: learned.get(name, torch.zeros(1)) for name in recording.info["state_keys"]}

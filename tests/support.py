@@ -30,6 +30,22 @@ CLASSES = [
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 
+# What a method cannot be built without.
+NEEDED = {
+    "TAC": ["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True],
+    "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2, "DATASET.DESCRIPTIONS", "templates"],
+    "HiCroPL": ["DATASET.DESCRIPTIONS", "templates", "TRAINER.HICROPL.CROSS_LAYER", 1],
+    "PromptKD": ["TRAINER.PROMPTKD.TEACHER_MODEL", "zero-shot"],
+    "TipAdapter": ["TRAINER.TIPADAPTER.AUGMENT_EPOCH", 1],
+}
+
+
+# Each part of a batch, and each process, draws dropout of its own: comparisons with a whole batch leave it out.
+WITHOUT_DROPOUT = {
+    "TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0),
+    "CLIPLoRA": ("TRAINER.CLIPLORA.DROPOUT_RATE", 0.0),
+}
+
 
 def random_clip():
     """Weights of a CLIP of 32 px, 2 layers, width 64, drawn at random; enough to run everything."""
@@ -134,8 +150,7 @@ def config(trainer, data, backbone, output, *pairs):
     for key in node:
         if key.startswith("PROMPT_DEPTH"):
             node[key] = 2
-    if trainer == "TAC":
-        cfg.merge_from_list(["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True])
+    cfg.merge_from_list(NEEDED.get(trainer, []))
     cfg.merge_from_list(list(pairs))
     cfg.freeze()
     return cfg
@@ -143,9 +158,9 @@ def config(trainer, data, backbone, output, *pairs):
 
 def node_of(trainer):
     """Name of a trainer's node below cfg.TRAINER."""
-    from dassl.engine import TRAINER_REGISTRY
+    from clusterprompt.registration import own_trainers
 
-    return TRAINER_REGISTRY.get(trainer).node()
+    return next(cls.node() for cls in own_trainers() if cls.__name__ == trainer)
 
 
 def build(*args, **kwargs):

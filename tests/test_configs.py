@@ -98,6 +98,61 @@ OFFICIAL = {
             }
         },
     ),
+    "MMRL": (
+        4,
+        0.001,
+        10,
+        {
+            "MMRL": {
+                "ALPHA": 0.7,
+                "REG_WEIGHT": 0.5,
+                "N_REP_TOKENS": 5,
+                "REP_LAYERS": [6, 7, 8, 9, 10, 11, 12],
+                "REP_DIM": 512,
+                "PREC": "amp",
+            }
+        },
+    ),
+    "MMRLpp": (
+        4,
+        0.001,
+        10,
+        {"MMRLpp": {"BETA": 0.9, "PROJ_LORA_DIM": 64, "RES_LORA_DIM": 4, "REP_DIM": 512, "PREC": "amp"}},
+    ),
+    "MMA": (
+        16,
+        0.0015,
+        5,
+        {
+            "MMADAPTER": {
+                "TEXT_CTX_INIT": "a photo of a",
+                "ADAPTER_START": 5,
+                "ADAPTER_END": 12,
+                "ADAPTER_DIM": 32,
+                "ADAPTER_SCALE": 0.001,
+                "PREC": "amp",
+            }
+        },
+    ),
+    "ATPrompt": (
+        32,
+        0.002,
+        100,
+        {
+            "COOP": {"N_CTX": 2, "CSC": False, "CTX_INIT": False, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"},
+            "ATPROMPT": {"USE_ATPROMPT": True, "ATT_NUM": 2, "ATT1_TEXT": "shape", "ATT2_TEXT": "size", "N_ATT1": 2},
+        },
+    ),
+    "DePT": (
+        4,
+        0.0035,
+        10,
+        {
+            "COOP": {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"},
+            "LINEAR_PROBE": {"TYPE": "linear", "WEIGHT": 0.7, "TEST_TIME_FUSION": True},
+            "FILM": {"LINEAR_PROBE": True},
+        },
+    ),
     "TAC": (
         8,
         0.0025,
@@ -133,7 +188,7 @@ def test_ours(path):
     config.merge_file(cfg, path)
     node = TRAINER_REGISTRY.get(path.parent.name).node()
     text = path.read_text()
-    below = re.findall(r"^  ([A-Z]+):$", text[text.index("\nTRAINER:") :], re.M)
+    below = re.findall(r"^  (\w+):$", text[text.index("\nTRAINER:") :], re.M)
     assert below == [node]
     assert path.stem in PROTOCOLS and text.startswith(
         f"# {'Zero-shot CLIP' if path.parent.name == 'ZeroshotCLIP' else path.parent.name}"
@@ -233,8 +288,7 @@ def test_tables_of_data_sets(path):
             trainer.check_cfg(cfg)
             sheet = official_sheet(yaml, dataset)
             official |= set(sheet)
-            for key, value in sheet.items():
-                wanted.merge_from_list([key, value])
+            config.merge_settings(wanted, sheet, "official_settings.csv")
             for key in {*sheet, *given}:
                 ours, theirs = config.get(cfg, key), config.get(wanted, key)
                 assert ours == theirs, f"{yaml.stem}, {dataset}: {key} is {ours}, official is {theirs}"

@@ -19,7 +19,6 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchvision.transforms import RandomResizedCrop
 
 from ..clip_patches import encoders
 from ..clip_patches.anatomy import Anatomy, anatomy, logit_scale
@@ -37,6 +36,7 @@ from .parts.data import check_place, load_data, no_validation, validates
 from .parts.declaration import Declaration
 from .parts.gradients import backpropagate
 from .parts.loading import load_learner
+from .parts.origin import Origin
 from .parts.resumable import ResumableTrainer
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,10 @@ class PromptTrainer(Declaration, ResumableTrainer):
         official_names: (pattern, replacement) pairs from the names in official checkpoints to the learner's.
         official_ignored: Patterns of entries in official checkpoints that are not loaded.
         text_needs_image: The class texts depend on the image, so no ``text_features`` can be kept.
+        more_than_similarity: What the logits hold beside the similarity of image features and class texts; empty if
+            nothing.
         tied_to_classes: Why the learner serves only the classes it was trained on; empty if it serves any.
+        loaded: Origin of the weights that were loaded; None while the learner learns the classes at hand itself.
         guides: Terms of the losses that are not minimised; ``guide_gradients`` holds their gradients by the learner's
             parameters, for `change_gradients`.
         batch_coupled: Why a batch cannot be taken in parts, nor by several processes; empty if it can.
@@ -69,6 +72,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     official_names: Renames = ()
     official_ignored: Sequence[str] = ()
     text_needs_image: Any = False  # a bool, or a property
+    more_than_similarity = ""
     tied_to_classes: Any = ""  # a str, or a property
     guides: Sequence[str] = ()
     guide_gradients: Mapping[str, Sequence[Tensor]]
@@ -99,8 +103,12 @@ class PromptTrainer(Declaration, ResumableTrainer):
         return self.logits(self.image_features(images), self.class_features())
 
     def build_optimizer(self) -> Optimizer:
-        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says."""
-        return build_optimizer(self.learner, self.cfg.OPTIM)
+        """Return the optimiser of the learner. Default: Dassl's, as ``cfg.OPTIM`` says, with Adam's epsilon EPS."""
+        optimizer = build_optimizer(self.learner, self.cfg.OPTIM)
+        for group in optimizer.param_groups:
+            if "eps" in group:  # of the Adam family; Dassl's does not take it
+                group["eps"] = self.cfg.OPTIM.EPS
+        return optimizer
 
     def build_schedule(self) -> LRScheduler:
         """Return the schedule of the learning rate. Default: Dassl's, as ``cfg.OPTIM`` says."""
@@ -126,6 +134,15 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def end_epoch(self) -> None:
         """Change the weights at the end of an epoch, before validation and checkpoint. Default: nothing."""
 
+    def named_weights(self, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Return a checkpoint's weights under names that `official_names` knows. Default: as they are.
+
+        Args:
+            weights: As the file has them; nested dicts are flattened, with dots between the names.
+            notes: What the file says of them, see :func:`.checkpoints.read_with_notes`.
+        """
+        return weights
+
     def before_load(self, weights: Mapping[str, Tensor]) -> None:
         """Prepare the learner for a checkpoint whose shapes depend on its training task. Default: nothing."""
 
@@ -143,6 +160,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         """
         ranks.check()
         self.task = task
+        self.loaded: Origin | None = None
         self.recorder = Recorder(self)
         self.batch_accuracy: float | None = None
         self.auto_micro_batch: int | None = None
@@ -164,6 +182,19 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def template(self) -> str:
         """The hand-written prompt: the config's, else the data set's."""
         return self.cfg.DATASET.TEMPLATE or getattr(self.dm.dataset, "template", "a photo of a {}.")
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the classes at hand are those of the training, for methods that evaluate others in another way.
+
+        Where nobody has written down what a checkpoint was trained on, all classes but the new half count as known.
+        """
+        if self.loaded is None:
+            return True
+        if self.loaded.classnames and self.loaded.trained_on:
+            same_data = self.loaded.trained_on.get("dataset") == self.cfg.DATASET.NAME
+            return same_data and list(self.loaded.classnames) == list(self.classnames)
+        return self.cfg.DATASET.SUBSAMPLE_CLASSES != "new"
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -204,9 +235,6 @@ class PromptTrainer(Declaration, ResumableTrainer):
                 setattr(self, name, getattr(self.dm, name))
             self.num_source_domains = self.dm.num_source_domains
             self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
-            for step in getattr(self.dm.train_loader_x.dataset.transform, "transforms", ()):
-                if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
-                    step.scale = tuple(self.cfg.INPUT.RRCROP_SCALE)
         else:
             self.dm = SimpleNamespace(dataset=self.task)
             self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
@@ -238,7 +266,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
         logger.info(
             "%s learns %s parameters on a frozen %s, precision %s, on %s",
             type(self).__name__,
-            f"{sum(p.numel() for p in self.learner.parameters()):,}",
+            f"{sum(p.numel() for p in self.learner.parameters() if p.requires_grad):,}",
             self.cfg.MODEL.BACKBONE.NAME,
             self.precision,
             measure.device_name(self.device),
@@ -288,6 +316,7 @@ class PromptTrainer(Declaration, ResumableTrainer):
     def before_train(self) -> None:
         """Refuse to choose an epoch by the test images; then see :meth:`ResumableTrainer.before_train`."""
         self.check_validation()
+        self.loaded = None
         self._check_parts()
         super().before_train()
 

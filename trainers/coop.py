@@ -12,6 +12,7 @@ from ..clip_patches import encoders
 from ..clip_patches.anatomy import tokenize
 from ..clip_patches.class_texts import readable
 from .base import PromptTrainer, unit
+from .parts.checkpoints import Renames
 from .parts.prompts import Context, context_from_words, context_words
 
 
@@ -23,7 +24,7 @@ class CoOp(PromptTrainer):
         "CTX_INIT": Words("words that the context starts from; then their tokens count, not N_CTX", optional=True),
         "CLASS_TOKEN_POSITION": OneOf("where the class name is in the context", ("end", "middle", "front")),
     }
-    official_names = ((r"prompt_learner\.ctx", "ctx"),)
+    official_names: Renames = ((r"prompt_learner\.ctx", "ctx"),)
 
     @classmethod
     def tokens_in_front(cls, settings: Any) -> int:
@@ -52,10 +53,14 @@ class CoOp(PromptTrainer):
 
     def text_features(self) -> Tensor:
         """Return the features of context and class name; see :meth:`PromptTrainer.text_features`."""
+        return unit(self.raw_text_features())
+
+    def raw_text_features(self) -> Tensor:
+        """Return the same, not normalised, (C, d)."""
         ctx, position = self.learner.ctx, self.settings.CLASS_TOKEN_POSITION
         if position == "end" and ctx.dim() == 2:
-            return unit(encoders.encode_text(self.clip, self.names, [ctx]))
-        return unit(encoders.encode_text(self.clip, self.surround(ctx, position)))
+            return encoders.encode_text(self.clip, self.names, [ctx])
+        return encoders.encode_text(self.clip, self.surround(ctx, position))
 
     def surround(self, ctx: Tensor, position: str) -> encoders.Sentences:
         """Write the context around each class name.

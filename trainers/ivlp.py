@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..clip_patches import encoders
-from ..clip_patches.anatomy import tokenize
-from ..clip_patches.class_texts import fill
 from .base import PromptTrainer, unit
-from .parts.prompts import DeepPrompts, context_from_words, context_words, count_tokens
-
-logger = logging.getLogger(__name__)
+from .parts.prompts import DeepPrompts, prompted_sentences
 
 
 class IVLP(PromptTrainer):
@@ -48,22 +42,8 @@ class IVLP(PromptTrainer):
         return DeepPrompts(self.clip, ctx, s.N_CTX_VISION, s.PROMPT_DEPTH_TEXT, s.PROMPT_DEPTH_VISION)
 
     def write_sentences(self, n_ctx: int) -> Tensor:
-        """Write the class sentences without their first ``n_ctx`` tokens, which the prompts replace.
-
-        Returns:
-            Start of the prompts of layer 1: those tokens' embeddings, or noise where CTX_INIT has too few or ``n_ctx``
-            is above 4, as in the official code; (n_ctx, D).
-        """
-        words = context_words(self.settings.CTX_INIT)
-        if words and n_ctx <= min(4, count_tokens(self.clip, words)):
-            ctx = context_from_words(self.clip, words, n_ctx)
-        else:
-            if words:
-                logger.info("%d prompts start from noise: CTX_INIT %r is not for as many", n_ctx, words)
-            words = " ".join(["X"] * n_ctx)
-            ctx = 0.02 * torch.randn(n_ctx, self.anatomy.text_width)
-        tokens = tokenize(self.clip, fill(words + " {}.", self.classnames))
-        self.sentences = encoders.embed_tokens(self.clip, tokens, skip=n_ctx)
+        """Write the class sentences; return the start of the prompts of layer 1. See :func:`prompted_sentences`."""
+        self.sentences, ctx = prompted_sentences(self.clip, self.settings.CTX_INIT, n_ctx, self.classnames)
         return ctx
 
     def text_features(self) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,31 +25,13 @@ class ProGrad(CoOp):
     """
 
     config_node = "COOP"
+    official_keys = {"T": "LOSS.T", "LAMBDA": "LOSS.LAMBDA"}
     guides = ("divergence",)
     options = {**CoOp.options, "T": 1.0, "LAMBDA": 1.0}
     allowed = {
         "T": Real("temperature of the divergence", 0, 1000, above=True),
         "LAMBDA": Real("share of the gradient against the divergence that is taken away", 0, 1000),
     }
-
-    @classmethod
-    def check_cfg(cls, cfg: Any) -> None:
-        """Refuse two values for one option."""
-        super().check_cfg(cfg)
-        for name in ("T", "LAMBDA"):
-            cls.option(cfg, name)
-
-    @classmethod
-    def option(cls, cfg: Any, name: str) -> float:
-        """Return T or LAMBDA: that of CoOp's node or that of ``LOSS``, whichever is not the default.
-
-        Raises:
-            ValueError: Both are given and differ.
-        """
-        own, theirs, default = cfg.TRAINER[cls.node()][name], cfg.LOSS[name], cls.options[name]
-        if default not in (own, theirs) and own != theirs:
-            raise ValueError(f"TRAINER.{cls.node()}.{name} is {own} and LOSS.{name} is {theirs}; give one of the two")
-        return theirs if own == default else own
 
     def build_learner(self) -> Context:
         """Compute the frozen class texts; build the context."""

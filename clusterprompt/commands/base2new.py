@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
     """Run both halves and print base, new and their harmonic mean."""
     from ..record.protocols import SHOTS, Request, all_protocols
     from ..record.statistics import harmonic_mean
+    from ..running.budget import class_bound, known_trainers
     from ..running.chain import run_chain
     from ..running.options import TrainOptions
     from ..running.spec import Environment, RunSpec, check_dataset, is_drawn, output_root
@@ -83,12 +84,16 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
         )
         for leg in protocol.legs(Request(args.dataset, args.shots or environment.shots or SHOTS))
     ]
+    bound = class_bound(known_trainers()[args.trainer]) if args.trainer in known_trainers() else ""
+    if bound:
+        print(f"{args.trainer} is tested on the base classes alone: {bound}.")
+        specs = specs[:1]
     deep = specs[0].deep_prompts()
     if deep:
-        changes = ", ".join(f"{key} {value} -> -1 (all)" for key, value in deep.items())
-        print(f"The embedded CLIP has fewer layers than the yaml prompts: {changes}")
+        changes = ", ".join(f"{key} {value}" for key, value in deep.items())
+        print(f"The embedded CLIP has fewer layers than the yaml names; set to what suits any depth: {changes}")
     try:
-        base, new = run_chain(specs, resume=args.resume, overwrite=args.overwrite)
+        base, new = [*run_chain(specs, resume=args.resume, overwrite=args.overwrite), None][:2]
     except (FileNotFoundError, ConnectionError) as error:
         if is_drawn(args.dataset):
             raise
@@ -104,8 +109,10 @@ def print_table(args: argparse.Namespace, base: float | None, new: float | None,
     from tabulate import tabulate
 
     from ..record.names import dataset_label
+    from ..running.budget import known_trainers
 
-    row = [args.trainer, dataset_label(args.dataset), args.seed, base, new, hm]
+    marked = getattr(known_trainers().get(args.trainer), "transductive", False)
+    row = [args.trainer + " (transductive)" * marked, dataset_label(args.dataset), args.seed, base, new, hm]
     headers = ["trainer", "dataset", "seed", "base", "new", "HM"]
     print(tabulate([row], headers=headers, floatfmt=".2f", missingval="-"))
 

@@ -50,16 +50,18 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     """Run what is missing, print and write the table; return the exit code."""
     from ..record.names import dataset_label
     from ..record.protocols import SHOTS
-    from ..running.budget import chosen_trainers, method
+    from ..results.notes import transductive_notes
+    from ..running.budget import chosen_trainers, left_out_note, method, that_serve_new_classes
     from ..running.spec import Environment, check_dataset, is_drawn, output_root
     from .comparison import Comparison
 
     check_dataset(args.dataset)
-    methods = [method(cls, args.dataset) for cls in chosen_trainers(args.trainers)]
+    chosen = chosen_trainers(args.trainers)
+    methods = [method(cls, args.dataset) for cls in that_serve_new_classes(chosen, "base2new")]
     output = Path(output_root(args.output), "compare")
     shots = Environment.read().shots or SHOTS
     comparison = Comparison(args.dataset, methods, args.seeds, shots, output, pairs=tuple(pairs))
-    print(comparison.headline())
+    print(comparison.headline() + left_out_note(chosen, "base2new"))
     if comparison.carry_out(args.overwrite):
         return 1
     table = comparison.table()
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     )
     if is_drawn(args.dataset):
         note += " A small drawn world and a small CLIP: the numbers compare with no published ones."
+    note = " ".join([note, *transductive_notes(table.runs)])
     print("\n" + note)
     files = comparison.write(table, FACTS, output / f"table_{dataset_label(args.dataset)}", note)
     print(f"Written: {', '.join(map(str, files))}")

@@ -17,8 +17,8 @@ from ..results import formats
 from ..results.notes import different_texts
 from ..results.tables import Table
 from ..running.budget import Method
-from ..running.engine import Failure
 from ..running.plan import Job, plan
+from ..running.schedule import Failure
 from ..running.sweep import carry_out
 from .tables import tables_of
 

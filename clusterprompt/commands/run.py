@@ -26,6 +26,7 @@ from .options import add_output, add_overwrite, add_seeds, add_trainers, parser_
 if TYPE_CHECKING:
     from ..running.campaign import Campaign
     from ..running.plan import Job
+    from ..running.schedule import Engine
 
 LISTED = 20  # runs that --plan shows one by one
 STATES = ("to do", "go on", "again", "other settings", "done")
@@ -75,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
         "few_shot 1 2 4 8 16",
     )
     add("--jobs", type=int, default=0, metavar="N", help="runs at a time; default: one a core (at most 4) or GPU")
+    add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (docs/cluster.md)")
+    add("--address", metavar="HOST:PORT", help="of the Ray cluster; default: one on this machine, else a new one")
+    add("--gpus-per-run", type=float, metavar="N", help="0 to 1 of a GPU on Ray; default: 1 where there are GPUs")
     add_output(parser)
     add_overwrite(parser)
     add(
@@ -100,14 +104,14 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
 
     if args.opts:
         raise ValueError(f"unknown words: {' '.join(args.opts)}; KEY VALUE pairs have keys such as OPTIM.LR")
-    campaign = campaign_of(args, pairs)
+    campaign, engine = campaign_of(args, pairs), engine_of(args)
     # Two transfers share their training runs.
     jobs = list({job.log: job for plan in campaign.jobs().values() for job in plan}.values())
     print(f"{campaign.headline()} {len(jobs)} runs.", flush=True)
     if args.plan:
         show(jobs, args.overwrite, counted=args.plan == "short" and len(jobs) > LISTED)
         return 0
-    failures = carry_out(jobs, overwrite=args.overwrite, side_by_side=args.jobs)
+    failures = carry_out(jobs, overwrite=args.overwrite, engine=engine)
     print(campaign_tables(campaign), flush=True)
     return 1 if failures else 0
 
@@ -148,6 +152,23 @@ def campaign_of(args: argparse.Namespace, pairs: Sequence[str]) -> Campaign:
         output=output_root(args.output),
         pairs=tuple(pairs),
     )
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """Return where the runs take place.
+
+    Raises:
+        ValueError: Options of Ray without it, or a share of a GPU that is not allowed.
+        ImportError: Ray is not installed.
+    """
+    from ..running.engine import LocalEngine
+    from ..running.ray_engine import RayEngine
+
+    if args.engine == "ray":
+        return RayEngine(args.address, args.gpus_per_run, args.jobs)
+    if args.address is not None or args.gpus_per_run is not None:
+        raise ValueError("--address and --gpus-per-run are for a Ray cluster; add --engine ray, or leave them out")
+    return LocalEngine(args.jobs)
 
 
 def show(jobs: Sequence[Job], overwrite: bool, counted: bool = False) -> None:

@@ -2,12 +2,16 @@
 
     python -m clusterprompt.commands.worker --resume|--overwrite SPEC ...
 
-Each SPEC is a `clusterprompt.running.spec.RunSpec` as JSON.
+Each SPEC is a `clusterprompt.running.spec.RunSpec` as JSON. Stdin is a pipe from the engine, which is never written
+to: where it ends, the engine is gone, and so is this process.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from ..running.chain import run_chain
@@ -28,5 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
+def end_with_engine(stdin: int = 0) -> None:
+    """End this process by SIGTERM as soon as its stdin is closed."""
+
+    def watch() -> None:
+        while os.read(stdin, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_engine()
     sys.exit(main())

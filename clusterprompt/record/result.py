@@ -44,6 +44,7 @@ class RunRecord:
         trained_on: Data set, subsample, shots and seed of the run that trained the model; None for zero-shot, and for
             an official checkpoint, which does not say.
         drawn: The data set was drawn by this program, for trying things out; None in records of older versions.
+        transductive: The method saw unlabelled images of all classes in training, those tested as new ones included.
         precision: ``PREC`` of the run.
         macro_f1: Macro F1 over the classes that have images.
         n_test: Number of images tested.
@@ -81,6 +82,7 @@ class RunRecord:
     accuracy: float | None = None
     trained_on: dict | None = None
     drawn: bool | None = None
+    transductive: bool = False
     precision: str = ""
     macro_f1: float | None = None
     n_test: int | None = None
@@ -178,6 +180,7 @@ class RunRecord:
             trained_on=recorder.trained_on,
             drawn=getattr(trainer.dm.dataset, "drawn", False),
             backbone=cfg.MODEL.BACKBONE.NAME,
+            transductive=trainer.transductive,
             precision=trainer.precision,
             accuracy=scores.get("accuracy"),
             macro_f1=scores.get("macro_f1"),
@@ -191,7 +194,7 @@ class RunRecord:
             fewer_shots=getattr(trainer.dm.dataset, "fewer_shots", {}),
             checkpoint=recorder.checkpoint,
             epoch=trainer.epoch + 1 if recorder.status == "training" else trainer.max_epoch,
-            learned_parameters=0 if learner is None else sum(p.numel() for p in learner.parameters()),
+            learned_parameters=sum(p.numel() for p in (learner.parameters() if learner else ()) if p.requires_grad),
             seconds={name: round(value, 2) for name, value in recorder.seconds.items()},
             seconds_per_epoch=round(recorder.seconds_per_epoch, 3),
             peak_memory_mb=round(measure.peak_memory_mb(trainer.device), 1),
@@ -276,14 +279,15 @@ def changed_settings(old_config: dict[str, Any], cfg: Any, old_texts: str = "") 
         return []
     new_texts = _texts_of(cfg)
     now = plain_config(cfg)
-    own = ("TRAINER.NAME", f"TRAINER.{_node(cfg.TRAINER.NAME)}.")
+    own = f"TRAINER.{_node(cfg.TRAINER.NAME)}."
     local = set(LOCAL_SETTINGS)
     if cfg.DATASET.NAME == "ImageFolder":  # its root says which data they are
         local.discard("DATASET.ROOT")
     changed = []
     for key in sorted(set(keys(old_config)) & set(keys(now))):
         old, new = get(old_config, key), get(now, key)
-        counts = key.startswith(own) if key.startswith("TRAINER.") else key not in local
+        of_a_trainer = key.startswith("TRAINER.") and key.count(".") > 1
+        counts = key.startswith(own) if of_a_trainer else key not in local
         counts = counts and not (old_texts and new_texts and key.endswith(".DESCRIPTIONS"))
         if counts and old != new:
             changed.append(f"{key} {old!r} -> {new!r}")

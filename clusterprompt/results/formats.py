@@ -68,7 +68,7 @@ def grid(table: Table, mark: Callable[[str], str] = str, published: bool = True)
             text = "-" if cell is None else f"{cell.mean:.2f}"
             text += "" if cell is None or cell.spread is None else f" ± {cell.spread:.2f}"
             cells.append(mark(text) if cell and top.get(column) == f"{cell.mean:.2f}" else text)
-        lines.append([row.method.trainer, *known, row.seeds, *cells])
+        lines.append([row.trainer, *known, row.seeds, *cells])
         if published and row.printed:
             lines += _published_lines(table, row, len(known))
     return ["method", *labels, "seeds", *(header(table, column) for column in table.columns)], lines
@@ -225,7 +225,7 @@ def _as_text(value: object) -> object:
 
 def _csv_line(table: Table, row: Row, column: str, cell: Cell, interval: str) -> dict[str, object]:
     """Return one line of the CSV."""
-    line: dict[str, object] = {**row.method._asdict(), "text_source": text_sources(row.runs)}
+    line: dict[str, object] = {**row.method._asdict(), "trainer": row.trainer, "text_source": text_sources(row.runs)}
     if table.protocol.shots_are_columns:
         line["shots"] = column.split()[0]
     line.update(protocol=table.protocol.name, data=table.data, column=column, seeds=row.seeds, mean=cell.mean)
@@ -292,7 +292,7 @@ def flat(
     """
     lines, described = [], any(text_sources(row.runs) for row in table.rows)
     for row in ranked(table) if sort_by_headline else table.rows:
-        line: dict[str, object] = {"trainer": row.method.trainer}
+        line: dict[str, object] = {"trainer": row.trainer}
         if described:
             line["text_source"] = text_sources(row.runs)
         for column in columns:

@@ -15,6 +15,10 @@ EMBEDDED = (
     "This is the embedded data or the embedded model, a small synthetic world: there are no published values, and none "
     "compares."
 )
+TRANSDUCTIVE = (
+    "{methods}: transductive, trained on all training images of all classes without labels, those of the new classes "
+    "included, whatever the shots, with another model as teacher; its numbers compare with those of no other method."
+)
 UNEVEN = "uneven"  # the seeds of a row whose columns are of different seeds
 # They differ between the runs of a row as a matter of course.
 NOT_COMPARED = (*LOCAL_SETTINGS, "SEED", "DATASET.SUBSAMPLE_CLASSES")
@@ -42,6 +46,7 @@ def notes_of(runs: Sequence[Run], seeds: Sequence[str]) -> list[str]:
         seeds: Seeds of each row, as shown.
     """
     notes = [EMBEDDED] if any(run.record.is_embedded for run in runs) else []
+    notes += transductive_notes(runs)
     if len(set(seeds)) > 1 or UNEVEN in seeds:
         notes.append("Not all numbers are of the same seeds" + "".join(f"; {text}" for text in _uneven(runs)) + ".")
     for (method, dataset), group in grouped(runs, lambda run: (run.method, run.dataset)).items():
@@ -52,6 +57,12 @@ def notes_of(runs: Sequence[Run], seeds: Sequence[str]) -> list[str]:
     if stale:
         notes.append(f"Tests of models that have been trained anew since, to be run again: {'; '.join(stale)}.")
     return [*notes, *different_texts(runs), *_different_samples(runs), *_different_tests(runs)]
+
+
+def transductive_notes(runs: Sequence[Run]) -> list[str]:
+    """Return the note about transductive methods, if there are any."""
+    methods = dict.fromkeys(run.method.trainer for run in runs if run.record.transductive)
+    return [TRANSDUCTIVE.format(methods=", ".join(methods))] if methods else []
 
 
 def _uneven(runs: Sequence[Run]) -> list[str]:
@@ -111,7 +122,8 @@ def _different_samples(runs: Sequence[Run]) -> list[str]:
     """List the seeds whose methods were trained on different few-shot samples."""
     samples = defaultdict(set)
     for run in runs:
-        if run.method.shots and run.record.fewshot_digest and run.key == run.source_key:
+        sampled = run.method.shots and run.record.fewshot_digest and not run.record.transductive
+        if sampled and run.key == run.source_key:
             samples[run.dataset, run.method.shots, run.part, run.seed].add(run.record.fewshot_digest)
     texts = [
         f"Methods were trained on different few-shot samples: {dataset}, {shots} shots, seed {seed}."

@@ -52,6 +52,12 @@ class Row:
     cells: dict[str, Cell] = field(default_factory=dict)
     printed: list[Printed] = field(default_factory=list)
 
+    @property
+    def trainer(self) -> str:
+        """Name of the method, marked where it is transductive."""
+        marked = any(run.record.transductive for run in self.runs)
+        return self.method.trainer + " (transductive)" * marked
+
 
 @dataclass
 class Table:
@@ -100,7 +106,7 @@ class Table:
         labels = self.labels()
         return {
             row.method: " ".join(
-                [row.method.trainer, *(f"[{value}]" for name in labels if (value := getattr(row.method, name)))]
+                [row.trainer, *(f"[{value}]" for name in labels if (value := getattr(row.method, name)))]
             )
             for row in self.rows
         }

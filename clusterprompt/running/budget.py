@@ -26,7 +26,19 @@ EPOCHS: dict[str, tuple] = {
     "PromptSRC": (5, 45, "TRAINER.PROMPTSRC.GPA_MEAN", "4"),
     "TAC": (5, 62),
     "AttriPrompt": (4, 60),
+    "CoPrompt": (5, 45),
+    "HiCroPL": (20, 45),
+    "PromptKD": (5, 60),
+    "CLIPAdapter": (20, 30),
+    "TaskRes": (20, 30),
+    "CLIPLoRA": (10, 50),
+    "TipAdapter": (20, 40),
+    "MMRL": (5, 40),
+    "MMRLpp": (5, 40),
+    "MMA": (5, 30),
 }
+# On drawn data sets, for which there is no other: the method whose run of the same seed is the teacher, and the key.
+TEACHERS = {"PromptKD": ("PromptSRC", "TRAINER.PROMPTKD.TEACHER_MODEL")}
 OTHERS = (5, 40)  # a method that is not in the list
 
 
@@ -38,12 +50,16 @@ class Method(NamedTuple):
         epochs: None leaves the yaml's, or there is nothing to learn.
         guess: Seconds that a run takes on one core; corrected as runs finish.
         settings: KEY VALUE pairs.
+        teacher: The method that is trained before, with the same seed on the same classes; empty for none.
+        teacher_key: Key of the folder of the teacher's run.
     """
 
     trainer: str
     epochs: int | None = None
     guess: float = 60.0
     settings: tuple[str, ...] = ()
+    teacher: str = ""
+    teacher_key: str = ""
 
 
 def known_trainers() -> dict[str, type[PromptTrainer]]:
@@ -68,6 +84,33 @@ def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
     return [known[name] for name in names]
 
 
+def class_bound(cls: type[PromptTrainer]) -> str:
+    """Return why a method serves no other classes than those it was trained on, whatever its settings; else empty."""
+    return cls.tied_to_classes if isinstance(cls.tied_to_classes, str) else ""
+
+
+def that_serve_new_classes(classes: Sequence[type[PromptTrainer]], protocol: str) -> list[type[PromptTrainer]]:
+    """Return the methods that a protocol with other classes than the training's can test.
+
+    Raises:
+        ValueError: None can be.
+    """
+    serving = [cls for cls in classes if not class_bound(cls)]
+    if classes and not serving:
+        bound = ", ".join(f"{cls.__name__} ({class_bound(cls)})" for cls in classes)
+        raise ValueError(
+            f"{protocol} tests on other classes than it trains on, and these serve none: {bound}. Take the protocol "
+            "few_shot"
+        )
+    return serving
+
+
+def left_out_note(classes: Sequence[type[PromptTrainer]], protocol: str) -> str:
+    """Say which methods a protocol with other classes cannot test; empty if it can test all."""
+    bound = ", ".join(f"{cls.__name__} ({class_bound(cls)})" for cls in classes if class_bound(cls))
+    return bound and f" Left out of {protocol}, as they serve no new classes: {bound}."
+
+
 def method(cls: type[PromptTrainer], dataset: str) -> Method:
     """Return how a method is run on a data set; the environment's EPOCHS come first.
 
@@ -79,4 +122,5 @@ def method(cls: type[PromptTrainer], dataset: str) -> Method:
     own = Environment.read().epochs
     if not is_drawn(dataset):
         return Method(cls.__name__, own, guess)
-    return Method(cls.__name__, own or epochs, guess, (*settings, f"TRAINER.{cls.node()}.PREC", "fp32"))
+    precision = f"TRAINER.{cls.node()}.PREC", "fp32"
+    return Method(cls.__name__, own or epochs, guess, (*settings, *precision), *TEACHERS.get(cls.__name__, ()))

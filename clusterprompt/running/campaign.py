@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..record.names import dataset_key
 from ..record.protocols import Protocol, Request, all_protocols
-from .budget import method
+from .budget import left_out_note, method, that_serve_new_classes
 from .plan import Job, plan
 from .spec import check_dataset, find_config, is_drawn, trainer_config
 
@@ -96,12 +96,18 @@ class Campaign:
 
     def _jobs(self, protocol: Protocol) -> list[Job]:
         found = []
+        trainers = self.trainers
+        if self._tests_new_classes(protocol):
+            trainers = that_serve_new_classes(trainers, protocol.name)
         for dataset in [self.source] if protocol.transfers else self.datasets:
             targets = self.targets_of(protocol) if protocol.transfers else None
             request = Request(dataset, self.shots, tuple(self.few_shots), targets)
-            methods = [method(cls, dataset) for cls in self.trainers]
+            methods = [method(cls, dataset) for cls in trainers]
             found += plan(protocol, request, methods, self.seeds, output=self.output, pairs=self.pairs)
         return found
+
+    def _tests_new_classes(self, protocol: Protocol) -> bool:
+        return protocol.other_classes and not (protocol.transfers and not self.targets_of(protocol))
 
     def headline(self) -> str:
         """Describe the campaign in one line."""
@@ -112,7 +118,8 @@ class Campaign:
             over.append(f"source {self.source}")
         names = ", ".join(cls.__name__ for cls in self.trainers)
         protocols = ", ".join(protocol.name for protocol in self.protocols)
-        return f"{protocols} on {'; '.join(over)}: {names}; seeds {', '.join(map(str, self.seeds))}."
+        notes = [left_out_note(self.trainers, each.name) for each in self.protocols if self._tests_new_classes(each)]
+        return f"{protocols} on {'; '.join(over)}: {names}; seeds {', '.join(map(str, self.seeds))}.{''.join(notes)}"
 
 
 def _holds(names: Sequence[str], name: str) -> bool:

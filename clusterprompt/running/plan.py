@@ -11,7 +11,8 @@ from ..record import folder as run_folder
 from ..record.protocols import SHOTS, Leg, Protocol, Request
 from ..record.result import RunRecord
 from ..record.statistics import harmonic_mean
-from .budget import Method
+from .budget import Method, known_trainers
+from .budget import method as method_of
 from .spec import RunSpec, is_drawn
 
 # Small pictures are read faster than worker processes start. One thread: with models as small as the embedded one
@@ -31,6 +32,7 @@ class Job:
         guess: Seconds on one core, as far as is known; only proportions count for data sets that are not drawn.
         drawn: Drawn data sets that it reads.
         environment: Variables that differ from this process's.
+        teacher: Folder of the training run of another job that is the teacher in this one; empty if there is none.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Job:
     guess: float = 60.0
     drawn: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
+    teacher: str = ""
 
     @property
     def folders(self) -> list[str]:
@@ -46,8 +49,8 @@ class Job:
 
     @property
     def after(self) -> str:
-        """Folder of the training run of another job whose model this one tests; empty if there is none."""
-        return self.specs[0].model_folder
+        """Folder of the training run of another job that this one needs; empty if there is none."""
+        return self.specs[0].model_folder or self.teacher
 
     @property
     def log(self) -> Path:
@@ -84,7 +87,7 @@ def plan(
     pairs: Sequence[str] = (),
     backbone: str = "",
 ) -> list[Job]:
-    """Plan the jobs of a protocol: a whole round of the first seed comes first.
+    """Plan the jobs of a protocol: a whole round of the first seed comes first. Teachers that are missing are added.
 
     Args:
         protocol: What is trained and tested.
@@ -96,10 +99,18 @@ def plan(
         backbone: Name or file of the CLIP; empty for the environment's, or the yaml's.
     """
     jobs = []
+    methods = [each._replace(teacher="") if each.teacher_key in pairs else each for each in methods]
     for seed in seeds:
-        for method in methods:
+        for method in _with_teachers(methods, request.dataset):
             jobs += _jobs(protocol, protocol.legs(request), method, seed, output, tuple(pairs), backbone)
     return jobs
+
+
+def _with_teachers(methods: Sequence[Method], dataset: str) -> list[Method]:
+    """Return the methods, after those of their teachers that are not among them."""
+    names = {each.trainer for each in methods}
+    missing = dict.fromkeys(each.teacher for each in methods if each.teacher and each.teacher not in names)
+    return [*(method_of(known_trainers()[name], dataset) for name in missing), *methods]
 
 
 def _jobs(protocol: Protocol, legs: Sequence[Leg], method: Method, seed: int, output, pairs, backbone) -> list[Job]:
@@ -107,6 +118,9 @@ def _jobs(protocol: Protocol, legs: Sequence[Leg], method: Method, seed: int, ou
     jobs: dict[Leg, Job] = {}
     for leg in legs:
         drawn = is_drawn(leg.dataset)
+        teacher = (leg.model or leg).folder(output, method.teacher, protocol.yaml, seed) if method.teacher else None
+        # The seed is left open, so that runs of a row have the same settings.
+        taught = (method.teacher_key, str(teacher.with_name("seed{seed}"))) if teacher else ()
         epochs = method.epochs
         if epochs is None and not drawn:
             epochs = protocol.epochs(method.trainer, leg.shots)
@@ -117,7 +131,7 @@ def _jobs(protocol: Protocol, legs: Sequence[Leg], method: Method, seed: int, ou
             protocol.yaml,
             output=output,
             epochs=epochs,
-            pairs=(*DRAWN_SETTINGS * drawn, *method.settings, *pairs),
+            pairs=(*DRAWN_SETTINGS * drawn, *method.settings, *taught, *pairs),
             **({"backbone": backbone} if backbone else {}),
         )
         if leg.model and leg.same_process:
@@ -125,7 +139,8 @@ def _jobs(protocol: Protocol, legs: Sequence[Leg], method: Method, seed: int, ou
             jobs[leg.model] = replace(first, specs=(*first.specs, spec))
             continue
         guess = TEST_SECONDS if leg.model else _training_seconds(method, leg)
-        jobs[leg] = Job(spec.name, (spec,), guess, (leg.dataset,) * drawn, ONE_THREAD if drawn else {})
+        environment = ONE_THREAD if drawn else {}
+        jobs[leg] = Job(spec.name, (spec,), guess, (leg.dataset,) * drawn, environment, str(teacher or ""))
     return list(jobs.values())
 
 

@@ -31,6 +31,8 @@ from .dataset_settings import TABLE, dataset_settings
 from .options import TrainOptions
 
 CONFIGS = Path(configs.__file__).parent
+# Settings that name layers, by their first letters, and what suits a tower of any depth.
+ANY_DEPTH = {"PROMPT_DEPTH": "-1", "REP_LAYERS": "[]", "ADAPTER_START": "-1", "ADAPTER_END": "-1", "CROSS_LAYER": "-1"}
 # Keys that a spec sets itself, and where they come from.
 OWN_KEYS = {
     "DATASET.NUM_SHOTS": "SHOTS=<number> in the environment, or --shots",
@@ -161,6 +163,13 @@ def is_drawn(dataset: str) -> bool:
     return any(cls.drawn for cls in registration.own_datasets() if cls.__name__ == name)
 
 
+def _any_depth(key: str) -> str:
+    """Return the value of a setting of layers that suits a tower of any depth; empty for other settings."""
+    if not re.match(r"TRAINER\.\w+\.", key):
+        return ""
+    return next((value for start, value in ANY_DEPTH.items() if key.split(".")[-1].startswith(start)), "")
+
+
 # ---------------------------------------------------------------------- a run
 @dataclass(frozen=True)
 class RunSpec:
@@ -228,28 +237,40 @@ class RunSpec:
         model = self.leg.model
         return str(model.folder(self.output, self.trainer, self.cfg, self.seed)) if model else ""
 
-    def deep_prompts(self) -> dict[str, int]:
-        """Return the prompt depths of the yaml that are beyond the layers of the embedded CLIP, by key."""
-        path = trainer_config(self.trainer, self.cfg)
-        if self.backbone != "tiny":
-            return {}
+    def deep_prompts(self) -> dict[str, Any]:
+        """Return the settings that name layers beyond those of the embedded CLIP, by key."""
         from ..clip_patches.embedded_clip import GEOMETRY
 
-        yaml_file = find_config(path)
-        table = dataset_settings(yaml_file, Path(self.leg.dataset).stem)
-        layers = min(GEOMETRY[2], GEOMETRY[9])
-        return {
-            key: value
-            for key, value in {**dict(items(read_yaml(yaml_file))), **table}.items()
-            if re.match(r"TRAINER\.\w+\.PROMPT_DEPTH", key) and isinstance(value, int) and value > layers
-            if key not in self.pairs
-        }
+        depth = min(GEOMETRY[2], GEOMETRY[9])
+
+        def is_beyond(key: str, value: Any) -> bool:
+            most = depth - key.endswith(".CROSS_LAYER")  # stays below the depth
+            return any(
+                isinstance(layer, int) and layer > most for layer in (value if isinstance(value, list) else [value])
+            )
+
+        return {key: value for key, value in self._for_embedded().items() if _any_depth(key) and is_beyond(key, value)}
+
+    def fitting_pairs(self) -> list[str]:
+        """Return KEY VALUE pairs that fit the yaml to the embedded CLIP: all its layers, and itself as the teacher."""
+        deep = [word for key in self.deep_prompts() for word in (key, _any_depth(key))]
+        teachers = [key for key in self._for_embedded() if key.endswith(".TEACHER_NAME")]
+        return [*deep, *(word for key in teachers for word in (key, ""))]
+
+    def _for_embedded(self) -> dict[str, Any]:
+        """Return the yaml's settings by key, if the CLIP is the embedded one, but those that the pairs give."""
+        if self.backbone != "tiny":
+            return {}
+        path = find_config(trainer_config(self.trainer, self.cfg))
+        table = dataset_settings(path, Path(self.leg.dataset).stem)
+        settings = {**dict(items(read_yaml(path))), **table}
+        return {key: value for key, value in settings.items() if key not in self.pairs}
 
     def train_options(self, *, resume: bool = False, overwrite: bool = False) -> TrainOptions:
         """Return what ``clusterprompt train`` is asked to do."""
         leg = self.leg
         shots = leg.shots if leg.images is None else leg.images
-        pairs = [*self.pairs, *(word for key in self.deep_prompts() for word in (key, "-1"))]
+        pairs = [*self.pairs, *self.fitting_pairs()]
         epochs = ["OPTIM.MAX_EPOCH", str(self.epochs)] if self.epochs else []
         own = {
             "output_dir": self.folder,

@@ -6,21 +6,22 @@ import sys
 from collections.abc import Sequence
 
 from ..record.result import RunRecord
-from .engine import Failure, LocalEngine
+from .engine import LocalEngine
 from .plan import Job
 from .preflight import check_tests
 from .same_data import DataNow
+from .schedule import Engine, Failure, execute
 from .spec import RunSpec
 from .train import make_cfg
 
 
-def carry_out(jobs: Sequence[Job], *, overwrite: bool, side_by_side: int = 0) -> list[Failure]:
+def carry_out(jobs: Sequence[Job], *, overwrite: bool, engine: Engine | None = None) -> list[Failure]:
     """Run what is not finished.
 
     Args:
         jobs: The whole plan, finished or not.
         overwrite: Run everything again.
-        side_by_side: Jobs at a time; 0 for what fits the machine.
+        engine: Where they are run; None for this machine.
 
     Returns:
         The jobs without a result; they have been listed on stderr.
@@ -28,7 +29,7 @@ def carry_out(jobs: Sequence[Job], *, overwrite: bool, side_by_side: int = 0) ->
     Raises:
         ValueError: Results of other settings lie where those of the plan would, a setting is not allowed, or a target
             cannot be tested.
-        FileNotFoundError: Data of a target are missing.
+        OSError: Data of a target are missing, or the engine does not start.
         KeyboardInterrupt: After Ctrl-C or SIGTERM.
     """
     if not overwrite:
@@ -39,7 +40,7 @@ def carry_out(jobs: Sequence[Job], *, overwrite: bool, side_by_side: int = 0) ->
         print(f"{kept} of {len(jobs)} runs are finished already and kept; --overwrite runs them again.", flush=True)
     to_train = {folder for job in todo for folder in job.folders}
     check_tests(spec for job in todo if job.after in to_train for spec in job.specs)
-    failures = LocalEngine(side_by_side, overwrite).execute(todo) if todo else []
+    failures = execute(engine or LocalEngine(), todo, overwrite) if todo else []
     if failures:
         report(failures)
     return failures

@@ -54,12 +54,14 @@ def joined(use_cuda: bool) -> Iterator[None]:
         torch.cuda.set_device(gpu)
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=TIMEOUT)
-    before = signal.signal(signal.SIGTERM, _stop)
+    before: Any = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     except (RuntimeError, ProcessLostError) as error:
         if not _is_lost(error):
             raise
+        before = signal.SIG_IGN  # for torchrun's SIGTERM, so that the message below is printed
+        signal.signal(signal.SIGTERM, before)
         if store.add("lost", 1) > 1:  # another process says it
             raise SystemExit(2) from error
         raise ProcessLostError(

@@ -248,8 +248,9 @@ def _named_files(folder: Path, cfg: Any, record: RunRecord, own_clip: bool) -> l
     if "DESCRIPTIONS" in node and not settings:  # looked for in the data root
         settings = [os.path.join(cfg.DATASET.ROOT, DESCRIPTIONS_FOLDER)]
     descriptions = dict.fromkeys(setting for setting in settings if setting != TEMPLATES)
-    named = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
-    return [*named, *(f"class descriptions {path}" for path in descriptions)]
+    own = [] if own_clip or is_published(clip) else [f"CLIP {clip}"]
+    further = _method(folder, record).further_files(cfg)
+    return [*own, *(f"class descriptions {path}" for path in descriptions), *further]
 
 
 def refuse_files(folder: Path, files: Sequence[str]) -> None:

@@ -73,6 +73,11 @@ def export(
             f"{type(trainer).__name__} computes its class texts for every image, so there are none to export. "
             f"Classify with clusterprompt predict --run {run}"
         )
+    if trainer.more_than_similarity:
+        raise ValueError(
+            f"the logits of {type(trainer).__name__} are not those of image features and class texts alone: "
+            f"{trainer.more_than_similarity}. Classify with clusterprompt predict --run {run}"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     return kinds[out.suffix](trainer, out)
 
@@ -83,14 +88,14 @@ def write_classifier(trainer: PromptTrainer, out: Path) -> str:
     """Write text features, logit scale and metadata; return a sentence about it.
 
     Raises:
-        ValueError: The method prompts the image tower too, so the texts do not fit plain CLIP's image features.
+        ValueError: The method changes the image features too, so the texts do not fit plain CLIP's.
     """
     from safetensors.torch import save
 
     if changes_images(trainer):
         raise ValueError(
-            f"{type(trainer).__name__} prompts the image tower too, so its class texts are of no use with plain CLIP's "
-            "image features. Export to a file that ends in .onnx, which holds the prompted tower and the class texts"
+            f"{type(trainer).__name__} changes the image features too, so its class texts are of no use with plain "
+            "CLIP's. Export to a file that ends in .onnx, which holds the changed tower and the class texts"
         )
     text = trainer.text_features().float().contiguous()
     about = metadata(trainer)
@@ -105,7 +110,8 @@ def changes_images(trainer: PromptTrainer) -> bool:
     """Tell whether image features differ from stock CLIP's, by trying."""
     images = torch.randn(2, 3, *trainer.cfg.INPUT.SIZE, generator=torch.Generator().manual_seed(0))
     stock = F.normalize(encoders.encode_image(trainer.clip, images), dim=-1)
-    return not torch.allclose(trainer.image_features(images), stock, rtol=0, atol=1e-5)
+    features = trainer.image_features(images)
+    return features.shape != stock.shape or not torch.allclose(features, stock, rtol=0, atol=1e-5)
 
 
 def metadata(trainer: PromptTrainer) -> dict[str, str]:

@@ -35,8 +35,10 @@ ORGANS = {
 
 
 def organs_read(source):
-    """Return the parts of a CLIP that code reads, also by ``getattr`` and the like."""
-    found = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+    """Return the parts of a CLIP that code reads, also by ``getattr``; a module's own parts are none."""
+    attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    own = {n.attr for n in attributes if isinstance(n.ctx, ast.Store) and ast.unparse(n.value) == "self"}
+    found = {n.attr for n in attributes if not (n.attr in own and ast.unparse(n.value) == "self")}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
             found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
@@ -47,6 +49,8 @@ def test_a_reader_is_found():
     """Catches: a check that would pass whatever the code does."""
     assert organs_read("size = self.clip.visual.input_resolution") == {"visual"}
     assert organs_read("getattr(clip, 'logit_scale').exp()") == {"logit_scale"}
+    assert organs_read("self.attn = make()\nself.attn(x) + block.attn(x)") == {"attn"}
+    assert organs_read("self.attn = make()\nself.attn(x)") == set()
     assert organs_read("anatomy(clip).text_width + logit_scale(clip)") == set()
 
 

@@ -2,35 +2,12 @@
 
 import pytest
 import torch
+from encoder_cases import CLOSE, NAMES, PATCHES, TEXT, TOKENS, VISION, assert_same, random_prompts
 
 from clusterprompt.clip_patches import encoders, plain
 from clusterprompt.clip_patches.attention import precontext_mask
 from clusterprompt.clip_patches.loading import tokenize
-
-NAMES = [
-    "a photo of a cat.",
-    "a photo of a very long dog name indeed.",
-    "a photo of a big bus.",
-    "a photo of a catfish.",
-]
-TOKENS, PATCHES, VISION, TEXT = 4, 16, 192, 128
-CLOSE = dict(rtol=1e-4, atol=1e-5)
-
-
-def random_prompts(depth, images, width, seed=0):
-    """One leaf tensor a layer, shared or per image."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (TOKENS, width) if images is None else (images, TOKENS, width)
-    return [torch.randn(shape, generator=generator).requires_grad_() for _ in range(depth)]
-
-
-def assert_same(fast, slow, parameters):
-    """Compare values, and gradients of a random projection of them."""
-    torch.testing.assert_close(fast, slow, **CLOSE)
-    weight = torch.randn(fast.shape, generator=torch.Generator().manual_seed(1))
-    if parameters:
-        for a, b in zip(*(torch.autograd.grad((out * weight).sum(), parameters) for out in (fast, slow))):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+from clusterprompt.clip_patches.shared_prefix import chunk_sizes
 
 
 def test_no_prompts_is_stock_clip(clip):
@@ -164,7 +141,7 @@ def test_classes_of_very_different_length(clip, images):
         "a photo of a dog.",
     ]
     sentences, prompts = encoders.embed_tokens(clip, tokenize(names)), random_prompts(2, images, TEXT)
-    assert encoders._chunk_sizes(sentences.eot.sort().values + 1 - sentences.shared, 9) == [3, 1]
+    assert chunk_sizes(sentences.eot.sort().values + 1 - sentences.shared, 9) == [3, 1]
     assert_same(encoders.encode_text(clip, sentences, prompts), plain.encode_text(clip, sentences, prompts), prompts)
 
 

@@ -10,7 +10,7 @@ def output(monkeypatch, tmp_path):
     monkeypatch.setenv("OUTPUT", str(tmp_path / "out"))
     for name in ("SHOTS", "CFG", "BACKBONE", "EPOCHS", "CUDA_VISIBLE_DEVICES", "CLUSTERPROMPT_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("clusterprompt.running.engine.draw_data", lambda names: None)
+    monkeypatch.setattr("clusterprompt.running.schedule.draw_data", lambda names: None)
     monkeypatch.setattr("clusterprompt.running.sweep.check_tests", list)  # their data are not there
     return tmp_path / "out"
 

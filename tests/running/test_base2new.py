@@ -84,6 +84,15 @@ def test_a_method_that_learns_nothing(world):
     assert call(trainer="ZeroshotCLIP") == 0 and read(folders(world, "ZeroshotCLIP")[1])["accuracy"] >= 0
 
 
+def test_a_method_that_serves_no_new_classes(world, capsys):
+    """Catches: a run that ends with an error after its training; new classes tested with residuals of others."""
+    assert call(trainer="TaskRes") == 0
+    said = capsys.readouterr().out
+    row = said.splitlines()[-1].split()
+    assert float(row[3]) >= 0 and row[4] == row[5] == "-" and not folders(world, "TaskRes")[1].exists()
+    assert "TaskRes is tested on the base classes alone: each class has a residual of its own." in said
+
+
 def test_a_base_half_that_is_not_tested(world, capsys):
     """Catches: a traceback after the training, for want of one of the two accuracies."""
     assert call("TEST.NO_TEST", "True") == 0
@@ -146,6 +155,17 @@ def test_depths_fit_the_embedded_clip(backbone, trainer, given, expected):
     assert spec.deep_prompts() == expected
     opts = spec.train_options().opts
     assert {key: opts[opts.index(key) + 1] for key in expected} == {key: "-1" for key in expected}
+
+
+@pytest.mark.parametrize(
+    "trainer, expected", [("MMRL", {"REP_LAYERS": "[]"}), ("MMA", {"ADAPTER_START": "-1", "ADAPTER_END": "-1"})]
+)
+def test_other_layers_fit_the_embedded_clip(trainer, expected):
+    """Catches: a list of layers, or a first layer, that fails on the embedded 4."""
+    opts = spec_of(trainer, "shapes", backbone="tiny").train_options().opts
+    pairs = dict(zip(opts[::2], opts[1::2]))
+    assert {key.split(".")[-1]: value for key, value in pairs.items() if key.startswith("TRAINER.")} == expected
+    assert not spec_of(trainer, "shapes", backbone="ViT-B/16").deep_prompts()
 
 
 # ------------------------------------------------------------------ what is known before training

@@ -15,7 +15,7 @@ from stand_ins import write_record, write_training
 
 from clusterprompt.commands import run, worker
 from clusterprompt.commands.options import split_pairs
-from clusterprompt.running import engine, machine
+from clusterprompt.running import engine, machine, schedule
 from clusterprompt.running.spec import RunSpec
 
 
@@ -61,6 +61,28 @@ def test_protocols_on_real_data(output):
         base, new = (spec.train_options() for spec in job.specs)
         assert new.model_dir == base.output_dir and new.eval_only and not base.eval_only
         assert base.opts[-1] == "base" and new.opts[-1] == "new"
+
+
+def test_methods_that_serve_no_new_classes(output):
+    """Catches: jobs that can only fail; a method left out without a word, or out of protocols that it can run."""
+    words = ["--protocol", "all", "--trainers", "CoOp", "TaskRes", "--datasets", "shapes", "--seeds", "1"]
+    trainers = {name: {job.specs[0].trainer for job in jobs} for name, jobs in plans(*words).items()}
+    both = {"CoOp", "TaskRes"}
+    assert trainers == {
+        "base2new": {"CoOp"},
+        "cross_dataset": {"CoOp"},
+        "domain_generalisation": both,
+        "few_shot": both,
+    }
+    said = campaign(*words).headline()
+    for name in ("base2new", "cross_dataset"):
+        assert (
+            f"Left out of {name}, as they serve no new classes: TaskRes (each class has a residual of its own)" in said
+        )
+    words = ["--protocol", "cross_dataset", "--trainers", "TaskRes", "--source", "shapes", "--seeds", "1"]
+    assert len(plans(*words, "--targets")["cross_dataset"]) == 1  # training alone
+    with pytest.raises(ValueError, match="cross_dataset tests on other classes than it trains on"):
+        plans(*words)
 
 
 def test_protocols_on_the_embedded_world(output, monkeypatch):
@@ -348,7 +370,7 @@ def test_interrupt(output, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine.subprocess, "Popen", sleep)
-    monkeypatch.setattr(engine, "wait", wait)
+    monkeypatch.setattr(schedule, "wait", wait)
     assert run.main(["--protocol", "base2new", "--trainers", "CoOp", "TAC", "--jobs", "1"]) == 130
     assert len(started) == 1 and time.time() - started[0] < 20
     assert "goes on from here" in capsys.readouterr().err

@@ -1,15 +1,17 @@
 """A batch taken in parts gives the loss and the gradients of the whole batch, for every trainer."""
 
+import copy
+import random
+
 import pytest
 import torch
+from support import WITHOUT_DROPOUT
 
 from clusterprompt.registration import own_trainers
 from clusterprompt.trainers.parts.batch import Batch
 from clusterprompt.trainers.parts.gradients import backpropagate, views_at_once
 
-LEARNING = [cls.__name__ for cls in own_trainers() if cls.__name__ != "ZeroshotCLIP"]
-# Dropout draws other masks for a part than for the whole: it is left out of the comparison.
-WITHOUT_DROPOUT = {"TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0)}
+LEARNING = [cls.__name__ for cls in own_trainers() if cls.__name__ != "ZeroshotCLIP" and not cls.batch_coupled]
 
 
 def gradients(trainer, views):
@@ -17,6 +19,8 @@ def gradients(trainer, views):
     trainer.cfg.defrost()
     trainer.cfg.TRAIN.MICRO_BATCH = views
     torch.manual_seed(0)
+    random.seed(0)
+    state = copy.deepcopy(trainer.learner.state_dict())  # a step may begin with a change
     batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
     trainer.set_model_mode("train")
     trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 1
@@ -24,6 +28,7 @@ def gradients(trainer, views):
     trainer.model_zero_grad()
     totals = backpropagate(trainer, batch)
     trainer.change_gradients()
+    trainer.learner.load_state_dict(state)
     return totals, {name: p.grad.clone() for name, p in trainer.learner.named_parameters() if p.grad is not None}
 
 

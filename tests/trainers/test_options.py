@@ -5,6 +5,7 @@ import math
 import pytest
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
+from support import NEEDED
 
 import clusterprompt
 from clusterprompt import allowed, config, dassl_keys
@@ -31,7 +32,8 @@ def config_of(cls):
     """The defaults, with a backbone."""
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
-    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = cls.__name__, "tiny", True
+    cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME = cls.__name__, "tiny"
+    cfg.merge_from_list(NEEDED.get(cls.__name__, []))
     return cfg
 
 
@@ -55,7 +57,7 @@ def boundaries(rule):
             [end if left_out else math.nextafter(end, beyond) for end, left_out, beyond in ends],
         )
     if isinstance(rule, allowed.OneOf):
-        return list(rule.values), ["", "no such name", 10**9]
+        return list(rule.values), [value for value in ("", "no such name", 10**9) if value not in rule.values]
     if isinstance(rule, allowed.Flag):
         return [True, False], [0, 1, "yes", ""]
     if isinstance(rule, allowed.Words):
@@ -163,7 +165,7 @@ def test_the_table(cls, capsys):
 
 def test_the_table_of_no_trainer(capsys):
     """Catches: a traceback where the name is forgotten or wrong."""
-    assert train.main(["--options"]) == 2 and "name a --trainer of AttriPrompt" in capsys.readouterr().err
+    assert train.main(["--options"]) == 2 and "name a --trainer of ATPrompt" in capsys.readouterr().err
     assert train.main(["--options", "--trainer", "TACO"]) == 2 and "Did you mean 'TAC'?" in capsys.readouterr().err
 
 

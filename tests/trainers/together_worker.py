@@ -15,9 +15,6 @@ from clusterprompt.record.result import RunRecord
 from clusterprompt.running.together import joined
 from clusterprompt.trainers.parts import ranks
 
-# Each process draws dropout of its own: it is left out of the comparison.
-WITHOUT_DROPOUT = {"TAC": ("TRAINER.TAC.IMAGE_DROPOUT", 0.0, "TRAINER.TAC.TARGET_DROPOUT", 0.0)}
-
 
 def run(name, data, backbone, output):
     """Train for an epoch and test; losses, weights, logits and accuracy."""
@@ -26,7 +23,7 @@ def run(name, data, backbone, output):
         data,
         backbone,
         Path(output, str(ranks.count()), f"rank{ranks.rank()}", name),
-        *WITHOUT_DROPOUT.get(name, ()),
+        *support.WITHOUT_DROPOUT.get(name, ()),
         *("DATALOADER.TRAIN_X.BATCH_SIZE", 5, "OPTIM.WARMUP_EPOCH", 0, "OPTIM.LR", 0.002, "OPTIM.MAX_EPOCH", 1),
     )
     torch.manual_seed(0)

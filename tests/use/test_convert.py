@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from clusterprompt.commands import convert
 
-OFFICIAL = ("coop", "cocoop", "kgcoop", "vpt", "ivlp", "maple", "promptsrc", "tac")
+OFFICIAL = ("coop", "cocoop", "kgcoop", "vpt", "ivlp", "maple", "promptsrc", "tac", "clip_adapter")
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ load_run = partial(clusterprompt.load_run, trust_record=True)  # the runs here a
 
 METHODS = [cls.__name__ for cls in own_trainers()]
 CONDITIONED = {"CoCoOp", "AttriPrompt"}
-PROMPTED = {"VPT", "IVLP", "MaPLe", "PromptSRC", "TAC"}
-PLAIN = {"CoOp", "KgCoOp", "ProGrad", "TCP", "ZeroshotCLIP"}
+PROMPTED = {"VPT", "IVLP", "MaPLe", "PromptSRC", "TAC", "CLIPAdapter", "CLIPLoRA"}
+PLAIN = {"CoOp", "KgCoOp", "ProGrad", "TCP", "TaskRes", "ZeroshotCLIP"}
 DOC = (Path(__file__).parent.parent.parent / "docs" / "use.md").read_text(encoding="utf-8")
 
 
@@ -53,13 +53,13 @@ def test_methods_say_what_they_are(name, finished_run):
     ):  # others are somebody's own: only what they say of themselves can be checked
         assert trainer.text_needs_image == (name in CONDITIONED)
     with torch.no_grad():
-        if not trainer.text_needs_image:
+        if not trainer.text_needs_image and not trainer.more_than_similarity:
             assert name not in PROMPTED | PLAIN or export.changes_images(trainer) == (name in PROMPTED)
             together = trainer.logits(trainer.image_features(images), trainer.text_features())
             torch.testing.assert_close(trainer.classify(images), together, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["CoOp", "TCP", "ZeroshotCLIP", "TAC", "AttriPrompt"])
+@pytest.mark.parametrize("name", ["CoOp", "TCP", "TaskRes", "ZeroshotCLIP", "TAC", "CLIPLoRA", "AttriPrompt"])
 def test_class_texts(name, finished_run, tmp_path, capsys):
     """Catches: texts exported for an image tower that plain CLIP lacks; a refusal without reason or way out; a
     half-written file.
@@ -71,7 +71,7 @@ def test_class_texts(name, finished_run, tmp_path, capsys):
         reason, way_out = (
             ("for every image", "clusterprompt predict")
             if name in CONDITIONED
-            else ("prompts the image tower", "ends in .onnx")
+            else ("changes the image features", "ends in .onnx")
         )
         assert (
             code == 2 and reason in err and way_out in err and err.count("\n") == 1 and not list(tmp_path.rglob("*.*"))
@@ -128,6 +128,14 @@ def test_new_classes_and_other_preprocessing(finished_run, tmp_path, capsys):
         cli(capsys, "--run", folder, tmp_path / "x.pt")[2].startswith("error: ")
         and cli(capsys, "--run", tmp_path, tmp_path / "x.onnx")[0] == 2
     )
+
+
+def test_no_part_of_fused_logits(finished_run, tmp_path, capsys):
+    """Catches: class texts or an image tower exported alone, where the logits hold more."""
+    for name in ("texts.safetensors", "tower.onnx"):
+        code, _, err = cli(capsys, "--run", finished_run("TipAdapter")[0], tmp_path / name)
+        assert code == 2 and "a cache of training images is added" in err and "clusterprompt predict" in err
+        assert err.count("\n") == 1 and not os.listdir(tmp_path)
 
 
 def test_no_onnx_of_what_needs_the_image(finished_run, tmp_path, capsys):

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ...clip_patches.loading import COUNTER
 from ...clip_patches.stock import CLIP
 from ...clip_patches.weights import check_finite, load_data, state_dict_in
 from ...record.json_files import parse_json
@@ -82,7 +83,8 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Returns:
         The weights, and notes about them: ``epoch`` where it is known; in files that ``clusterprompt.convert`` wrote
-        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``.
+        also ``method`` and, where they are known, ``trained_on``, ``classes`` and ``text_source``; the ``metadata`` of
+        other programs' files.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -91,7 +93,7 @@ def read_with_notes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if str(path).endswith(".safetensors"):
         return _read_safetensors(path)
     content = load_data(path)
-    notes = content if isinstance(content, dict) and "state_dict" in content else {}
+    notes = content if isinstance(content, dict) and {"state_dict", "metadata"} & content.keys() else {}
     return state_dict_in(content, path), _checked(notes)
 
 
@@ -117,7 +119,14 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 
 
 # What the notes of a checkpoint may be.
-_KINDS: dict[str, Any] = {"epoch": (int, str), "method": str, "trained_on": dict, "classes": list, "text_source": str}
+_KINDS: dict[str, Any] = {
+    "epoch": (int, str),
+    "method": str,
+    "trained_on": dict,
+    "classes": list,
+    "text_source": str,
+    "metadata": dict,
+}
 
 
 def _checked(notes: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,13 +188,14 @@ def learned_entries(
 
 
 def check_usable(weights: Mapping[str, Any], source: str | Path) -> None:
-    """Check that entries of a learner are finite floating-point tensors, or flags.
+    """Check that entries of a learner are finite floating-point tensors, flags, or counters of batch norms.
 
     Raises:
         ValueError: One is not; it is named.
     """
     flags = {name for name, value in weights.items() if isinstance(value, Tensor) and value.dtype == torch.bool}
-    check_finite({name: value for name, value in weights.items() if name not in flags}, source)
+    others = {name: value for name, value in weights.items() if name not in flags and not name.endswith(COUNTER)}
+    check_finite(others, source)
 
 
 def learner_weights(

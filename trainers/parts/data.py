@@ -8,11 +8,13 @@ from typing import Any
 
 from dassl.data import data_manager
 from dassl.data.datasets import DATASET_REGISTRY
+from torchvision.transforms import RandomResizedCrop
 
 from ...record.files import ImageError, needs_remark, read_image
 from ...record.list_check import check_lists
 
 SAMPLE = 256  # images whose headers are looked at before training
+NO_LABEL = -1
 
 
 class ImageLoader(data_manager.DatasetWrapper):
@@ -32,6 +34,14 @@ class ImageLoader(data_manager.DatasetWrapper):
         return item
 
 
+class UnlabelledLoader(ImageLoader):
+    """The same without labels: each is :data:`NO_LABEL`."""
+
+    def __getitem__(self, idx: int) -> dict:
+        """See :class:`ImageLoader`."""
+        return {**super().__getitem__(idx), "label": NO_LABEL}
+
+
 def _read(path: str, grey_range: Sequence[float]) -> Any:
     """Read an image; say what to do where it cannot be read."""
     try:
@@ -49,14 +59,21 @@ def check_place(cfg: Any) -> None:
         cls.check_place(cfg)
 
 
-def load_data(cfg: Any) -> Any:
+def load_data(cfg: Any, wrapper: type[ImageLoader] = ImageLoader) -> Any:
     """Construct Dassl's DataManager of a config, and check what can be known before training.
+
+    Args:
+        cfg: The config.
+        wrapper: Torch data set of its loaders.
 
     Raises:
         ValueError: The labels, names and parts of a data set contradict each other; no validation images for TEST.SPLIT
             val.
     """
-    manager = data_manager.DataManager(cfg, dataset_wrapper=ImageLoader)
+    manager = data_manager.DataManager(cfg, dataset_wrapper=wrapper)
+    for step in getattr(manager.train_loader_x.dataset.transform, "transforms", ()):
+        if isinstance(step, RandomResizedCrop):  # Dassl 0.5 does not know INPUT.RRCROP_SCALE
+            step.scale = tuple(cfg.INPUT.RRCROP_SCALE)
     dataset = manager.dataset
     if not getattr(dataset, "checked", False):  # our own are, in full
         parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
@@ -70,10 +87,41 @@ def load_data(cfg: Any) -> Any:
     return manager
 
 
+def load_unlabelled(cfg: Any) -> Any:
+    """Construct the DataManager of all classes and all training images of a config's data set, without labels."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.VERBOSE = -1, "all", False
+    cfg.freeze()
+    return load_data(cfg, UnlabelledLoader)
+
+
 def validates(dataset: Any) -> bool:
     """Tell whether a data set has validation images that are not its test images."""
     val, test = ({item.impath for item in items or ()} for items in (dataset.val, dataset.test))
     return bool(val) and val != test
+
+
+def full_validation(cfg: Any) -> Any | None:
+    """Return a loader of all validation images of a config's classes, of which a few-shot run has a sample.
+
+    None if the data set has none of its own.
+    """
+    whole = cfg.clone()
+    whole.defrost()
+    whole.DATASET.NUM_SHOTS, whole.VERBOSE = -1, False
+    whole.freeze()
+    dataset = data_manager.build_dataset(whole)
+    if not validates(dataset):
+        return None
+    return data_manager.build_data_loader(
+        whole,
+        data_source=dataset.val,
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
+        tfm=data_manager.build_transform(whole, is_train=False),
+        is_train=False,
+        dataset_wrapper=ImageLoader,
+    )
 
 
 def no_validation(dataset: Any) -> str:

@@ -26,18 +26,37 @@ class Declaration:
             such a rule takes values of its default's kind.
         config_node: Name of that node where the authors' code shares another method's; default: the class name in
             capitals.
+        official_keys: Keys outside of that node by which the authors' configs give options of it; see :meth:`option`.
+        described_tests: A test reads the descriptions of the classes at hand, if the method reads any.
+        official_trainer: Name of the trainer in its authors' code, under which it is registered as well.
         described_use: The use of a trained model on images reads the descriptions of its classes.
+        transductive: The method is trained on unlabelled images of classes that it is tested on as new ones, so its
+            numbers do not compare with those of other methods; records and tables say so.
     """
 
     options: Mapping[str, object] = {"PREC": "fp32"}
     allowed: Mapping[str, Rule] = SHARED
     config_node = ""
+    official_keys: Mapping[str, str] = {}
+    described_tests = True
+    official_trainer = ""
     described_use = False
+    transductive = False
 
     @classmethod
     def node(cls) -> str:
         """Return the name of the method's node below ``cfg.TRAINER``."""
         return cls.config_node or cls.__name__.upper()
+
+    @classmethod
+    def option(cls, cfg: Any, name: str) -> Any:
+        """Return an option of ``official_keys``: that of the node or that of the authors' key, if not the default.
+
+        Raises:
+            ValueError: Both are given and differ.
+        """
+        own = f"TRAINER.{cls.node()}.{name}"
+        return dassl_keys.either(cfg, own, cls.official_keys[name], cls.options[name])
 
     @classmethod
     def uses_descriptions(cls, cfg: Any) -> str:
@@ -62,6 +81,11 @@ class Declaration:
         return find_source(setting, cfg.DATASET.NAME, root)
 
     @classmethod
+    def further_files(cls, cfg: Any) -> list[str]:
+        """Name the files that the method opens beside the backbone and descriptions, such as "teacher /data/vit.pt"."""
+        return []
+
+    @classmethod
     def tokens_in_front(cls, settings: Any) -> int:
         """Return how many tokens a class sentence has in front of the name, learned ones included.
 
@@ -83,7 +107,7 @@ class Declaration:
             FileNotFoundError: The descriptions do not exist.
         """
         described: Sequence[Sequence[str]] = ()
-        if path := cls.uses_descriptions(cfg):
+        if path := cls.described_tests and cls.uses_descriptions(cfg):
             described = read_descriptions(path, cfg.DATASET.NAME, classnames)
         if not is_known(cfg.MODEL.BACKBONE.NAME):
             return  # its context may be longer
@@ -112,4 +136,6 @@ class Declaration:
         """
         check_allowed(cfg, {**cls.rules(), **dassl_keys.rules()})
         dassl_keys.check_together(cfg)
+        for name in cls.official_keys:
+            cls.option(cfg, name)
         check_wandb(cfg.TRAIN.get("WANDB", ""))

@@ -42,6 +42,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> Origin:
             f"{path} serves no other classes than those it was trained on, {_few(trained_classes)}: "
             f"{trainer.tied_to_classes}. Here they are {_few(trainer.classnames)}"
         )
+    weights = dict(trainer.named_weights(weights, notes))
     trainer.before_load(weights)
     try:
         fitting = learner_weights(
@@ -53,7 +54,7 @@ def load_learner(trainer: PromptTrainer, path: str | Path) -> Origin:
             raise
         raise ValueError(f"{error}. By its entries it is of {' or '.join(others)}, not of {name}") from error
     learner.load_state_dict(fitting)
-    trainer.recorder.trained_on = trained_on
+    trainer.loaded, trainer.recorder.trained_on = origin, trained_on
     trainer.recorder.checkpoint = checkpoint_mark(path) if trainer.task is None else None
     print(f"Loaded {trainer.checkpoint_folder} from {path} (epoch {notes.get('epoch', '?')})")
     return origin

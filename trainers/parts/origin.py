@@ -13,19 +13,34 @@ from ...record.result import RunRecord
 
 # Marks of official checkpoints: method, folder, pattern of a name that must occur, pattern of one that must not.
 SIGNS = (
-    ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", None),
+    ("MMRL", "MultiModalRepresentationLearner", r"image_encoder\.proj_rep", None),
+    ("MMRLpp", "MultiModalRepresentationLearner", r"representation_learner\.srra_r2vproj\.weight", None),
+    ("MMA", "adapter_learner", r"shared_adapter\.\d+\.0\.weight", None),
+    ("MaPLe", "MultiModalPromptLearner", r"prompt_learner\.proj\.weight", r"adapter_image\..+"),
+    ("CoPrompt", "MultiModalPromptLearner", r"adapter_image\.fc\.0\.weight", None),
     ("TAC", "VLPromptLearner", r"VPT_topk_t\.weight", None),
-    ("PromptSRC", "VLPromptLearner", r"prompt_learner\.ZS_image_encoder\..+", r"VPT_topk_t\.weight"),
+    ("HiCroPL", "VLPromptLearner", r"prompt_learner\.cross_prompts_text\..+", None),
+    ("PromptKD", "VLPromptLearner", r"VPT_image_trans\.conv1\..+", None),
+    (
+        "PromptSRC",
+        "VLPromptLearner",
+        r"prompt_learner\.ZS_image_encoder\..+",
+        r"VPT_topk_t\.weight|prompt_learner\.cross_prompts_text\..+",
+    ),
     (
         "IVLP",
         "VLPromptLearner",
         r"prompt_learner\.ctx",
-        r"prompt_learner\.(ZS_image_encoder|proj)\..+|VPT_topk_t\.weight",
+        r"prompt_learner\.(ZS_image_encoder|proj|cross_prompts_text)\..+|VPT_topk_t\.weight",
     ),
     ("VPT", "prompt_learner", r"image_encoder\.VPT", r"(prompt_learner\.)?ctx"),
     ("KgCoOp", "prompt_learner", r"bias_vectors", r"meta_net\.linear2\..+"),
     ("CoCoOp", "prompt_learner", r"meta_net\.linear2\.weight", r"bias_vectors"),
     ("TCP", "prompt_learner", r"meta_net\.linear2\.weight", None),
+    ("CLIPAdapter", "clip_adapter", r"fc\.0\.weight", None),
+    ("TaskRes", "prompt_learner", r"text_feature_residuals", None),
+    ("CLIPLoRA", "clip_lora", r"(text|vision)\.0\..\.A|layer_0\..+\.w_lora_A", None),
+    ("TipAdapter", "tip_adapter", r"keys", None),
     ("CoOp", "prompt_learner", r"ctx", r"meta_net\..+|bias_vectors|image_encoder\..+"),
     ("ProGrad", "prompt_learner", r"ctx", r"meta_net\..+|bias_vectors|image_encoder\..+"),
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ...clip_patches.anatomy import anatomy, token_embeddings, tokenize
-from ...clip_patches.class_texts import readable
+from ...clip_patches.class_texts import fill, readable
+from ...clip_patches.encoders import Sentences, embed_tokens
 from ...clip_patches.stock import CLIP
+
+logger = logging.getLogger(__name__)
 
 
 def context_words(ctx_init: str | bool | None) -> str:
@@ -36,6 +42,32 @@ def context_from_words(clip: CLIP, words: str, n_ctx: int | None = None) -> Tens
     """
     n_ctx = count_tokens(clip, words) if n_ctx is None else n_ctx
     return token_embeddings(clip, tokenize(clip, [words])[:, 1 : 1 + n_ctx])[0]
+
+
+def prompted_sentences(
+    clip: CLIP, ctx_init: str | bool | None, n_ctx: int, classnames: Sequence[str]
+) -> tuple[Sentences, Tensor]:
+    """Write class sentences without their first ``n_ctx`` tokens, which prompts replace.
+
+    Args:
+        clip: Stock CLIP.
+        ctx_init: The option CTX_INIT.
+        n_ctx: Prompts.
+        classnames: Classes in order.
+
+    Returns:
+        The sentences, and the start of the prompts of layer 1: those tokens' embeddings, or noise where CTX_INIT has
+        too few or ``n_ctx`` is above 4, as in the official code; (n_ctx, D).
+    """
+    words = context_words(ctx_init)
+    if words and n_ctx <= min(4, count_tokens(clip, words)):
+        ctx = context_from_words(clip, words, n_ctx)
+    else:
+        if words:
+            logger.info("%d prompts start from noise: CTX_INIT %r is not for as many", n_ctx, words)
+        words = " ".join(["X"] * n_ctx)
+        ctx = 0.02 * torch.randn(n_ctx, anatomy(clip).text_width)
+    return embed_tokens(clip, tokenize(clip, fill(words + " {}.", classnames)), skip=n_ctx), ctx
 
 
 def check_depth(tower: str, depth: int, layers: int, least: int) -> int:

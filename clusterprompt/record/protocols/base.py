@@ -133,6 +133,7 @@ class Protocol:
         order: Place among the protocols.
         transfers: Trains on ``--source`` and tests on ``--targets``, instead of each of ``--datasets``.
         takes_any_target: A transfer that also tests on targets that no protocol lists.
+        other_classes: Tests on classes that the model was not trained on.
         averages: There is a table of averages over data sets.
         shots_are_columns: Runs of several numbers of shots share a row.
         headline: Column by which rows are ranked; empty for none.
@@ -147,6 +148,7 @@ class Protocol:
     order: ClassVar[int] = 100
     transfers: ClassVar[bool] = False
     takes_any_target: ClassVar[bool] = False
+    other_classes: ClassVar[bool] = False
     averages: ClassVar[bool] = True
     shots_are_columns: ClassVar[bool] = False
     headline: ClassVar[str] = ""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ..names import dataset_label, shots_label
 from .base import Finished, Leg, Protocol, Request
 
-# CoOp's authors train fewer epochs with fewer shots; their yaml has the 200 of 8 and 16.
-EPOCHS = {"CoOp": {1: 50, 2: 100, 4: 100}}
+# CoOp's and TaskRes' authors train fewer epochs with fewer shots; the yamls have the 200 of 8 and 16.
+EPOCHS = {"CoOp": {1: 50, 2: 100, 4: 100}, "TaskRes": {1: 100, 2: 100, 4: 100}}
 
 
 class FewShot(Protocol):

@@ -111,6 +111,7 @@ class CrossDataset(_Transfer):
     name = "cross_dataset"
     title = "Cross-data-set transfer"
     order = 2
+    other_classes = True
     takes_any_target = True
     usual = {
         "imagenet": DATASETS[1:],

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# The ATPrompt trained on the environment's SOURCE, on another data set.   usage: bash scripts/atprompt/xd_test.sh TARGET SEED [--overwrite] [KEY VALUE ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_test ATPrompt "$@"

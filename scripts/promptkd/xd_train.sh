@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# PromptKD on all classes of a source.   usage: bash scripts/promptkd/xd_train.sh SOURCE SEED [--overwrite] [KEY VALUE ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../protocol.sh" xd_train PromptKD "$@"

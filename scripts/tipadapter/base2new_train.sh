@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# TipAdapter from base to new.   usage: bash scripts/tipadapter/base2new_train.sh DATASET SEED [--resume | --overwrite] [KEY VALUE ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../base2new.sh" TipAdapter "$@"
