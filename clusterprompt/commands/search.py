@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     """Run what is missing, print and write the table; return the exit code."""
+    from ..running.engine import LocalEngine
     from ..running.search import sample
     from ..running.sweep import carry_out
 
@@ -76,9 +77,9 @@ def run(args: argparse.Namespace, pairs: Sequence[str]) -> int:
     failed = []
 
     def run_cells(cells: Sequence[Cell]) -> None:
-        # A whole table of the first seed comes first.
-        jobs = [job for of_seed in zip(*(search.jobs(cell) for cell in cells)) for job in of_seed]
-        failed.extend(carry_out(jobs, overwrite=args.overwrite, side_by_side=args.jobs))
+        jobs = [job for cell in cells for job in search.jobs(cell)]
+        jobs.sort(key=lambda job: search.seeds.index(job.specs[0].seed))  # a whole table of the first seed comes first
+        failed.extend(carry_out(jobs, overwrite=args.overwrite, engine=LocalEngine(args.jobs)))
 
     if args.trials:
         cells = sample(search, args.trials, at_once(args, search), run_cells)

@@ -107,7 +107,7 @@ class Search:
 
     def _config(self, cell: Cell) -> Any:
         """Return the config of a cell's first run, which checks its settings."""
-        return make_cfg(self.jobs(cell)[0].specs[0].train_options())
+        return make_cfg(self._own_jobs(cell)[0].specs[0].train_options())
 
     def cells(self, one_at_a_time: bool = False) -> list[Cell]:
         """Return the cells in the order of the grid, each once; every method as configured comes first.
@@ -122,7 +122,7 @@ class Search:
         return list(dict.fromkeys(self.cell(trainer, each) for trainer in self.trainers for each in [{}, *choices]))
 
     def jobs(self, cell: Cell) -> list[Job]:
-        """Return the runs of a cell, a data set and seed each."""
+        """Return the runs of a cell, a data set and seed each; before them those of a teacher, if there is one."""
         jobs = []
         for dataset in self.datasets:
             jobs += plan(
@@ -133,11 +133,15 @@ class Search:
                 output=str(Path(self.output, cell.folder)),
                 pairs=(*self.pairs, *cell.pairs, *VALIDATION),
             )
-        return [replace(job, name=f"{cell.trainer.__name__} ({cell.name}), {_data(job)}") for job in jobs]
+        return [replace(job, name=f"{job.specs[0].trainer} ({cell.name}), {_data(job)}") for job in jobs]
+
+    def _own_jobs(self, cell: Cell) -> list[Job]:
+        """Return the runs of a cell without those of a teacher."""
+        return [job for job in self.jobs(cell) if job.specs[0].trainer == cell.trainer.__name__]
 
     def score(self, cell: Cell) -> Score | None:
         """Return the numbers of a cell; None unless all its runs are finished."""
-        jobs = self.jobs(cell)
+        jobs = self._own_jobs(cell)
         if not all(job.is_finished() for job in jobs):
             return None
         found: dict[str, dict[int, list[float]]] = {name: {} for name in self.datasets}

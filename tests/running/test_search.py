@@ -82,6 +82,21 @@ def test_validation_images_only(runs, output, capsys):
         collect_runs(output)
 
 
+def test_method_with_a_teacher(output):
+    """Catches: the teacher's runs scored or configured in place of the method's."""
+    from clusterprompt.running.budget import chosen_trainers
+
+    search = search_of(
+        trainers=chosen_trainers(["PromptKD"]), grid={"OPTIM.LR": ["0.123"]}, seeds=[1], output=str(output)
+    )
+    usual, changed = search.cells()
+    assert [job.specs[0].trainer for job in search.jobs(changed)] == ["PromptSRC", "PromptKD"]
+    for job, accuracy in zip(search.jobs(changed), (90.0, 40.0)):
+        for spec in job.specs:
+            write_record(spec, accuracy)
+    assert search.score(changed).value == 40.0 and search.score(usual) is None
+
+
 def test_failed_cell(runs, output, monkeypatch, capsys):
     """Catches: a search that stops at a cell that cannot run, or shows a number for it."""
     from clusterprompt.running.engine import LocalEngine
