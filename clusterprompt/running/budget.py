@@ -25,7 +25,7 @@ EPOCHS: dict[str, tuple] = {
     "MaPLe": (5, 33),
     "PromptSRC": (5, 45, "TRAINER.PROMPTSRC.GPA_MEAN", "4"),
     "TAC": (5, 62),
-    "AttriPrompt": (4, 60),
+    "AttriPrompt": (8, 60),
     "CoPrompt": (5, 45),
     "HiCroPL": (20, 45),
     "PromptKD": (5, 60),
@@ -36,6 +36,8 @@ EPOCHS: dict[str, tuple] = {
     "MMRL": (5, 40),
     "MMRLpp": (5, 40),
     "MMA": (5, 30),
+    "ATPrompt": (20, 42),
+    "DePT": (5, 40),
 }
 # On drawn data sets, for which there is no other: the method whose run of the same seed is the teacher, and the key.
 TEACHERS = {"PromptKD": ("PromptSRC", "TRAINER.PROMPTKD.TEACHER_MODEL")}
