@@ -133,7 +133,7 @@ def test_metadata(wheels):
     minors = re.findall(r"Classifier: Programming Language :: Python :: (3\.\d+)", metadata)
     assert minors == ["3.10", "3.11", "3.12", "3.13"]
     extras = set(re.findall(r"Provides-Extra: (\S+)", metadata))
-    named = "clip test check dev tensorboard wandb data pictures onnx completion"
+    named = "clip test check dev tensorboard wandb data pictures onnx completion cluster search"
     assert extras == set(named.split())
 
 

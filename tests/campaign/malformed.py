@@ -74,7 +74,7 @@ GOOD = {
         "GPA_MEAN".split()
     ),
     "999999999": {"SEED", "PRINT_FREQ"},
-    "[]": LISTS | {"STEPSIZE"},
+    "[]": LISTS | {"STEPSIZE", "REP_LAYERS"},
     "()": LISTS | {"STEPSIZE"},
     "1,2,3": {"PIXEL_STD", "STEPSIZE", "HIDDEN_LAYERS"},
     "['x', 'y']": NAMES,
@@ -279,7 +279,8 @@ def read_file(case: Case) -> str:
     if code == 0:  # a yaml says whether its data are drawn; what else stands in it is looked at when a run begins
         return "accepted" if door == "yaml of a data set" and case.value not in REFUSED else "nonsense"
     error = said.getvalue()
-    one_line = error.startswith("error: ") and error.count("\n") == 1 and len(error) < 900
+    length = len(error.replace(str(Path(file).parent), ""))
+    one_line = error.startswith("error: ") and error.count("\n") == 1 and length < 900
     return "refused" if one_line and (Path(file).name in error or "listed images" in error) else "vague"
 
 

@@ -155,7 +155,7 @@ def test_a_user_yaml_is_not_a_drawn_one(output, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--trainers", "Tac"], "no trainer 'Tac'; there are AttriPrompt"),
+        (["--trainers", "Tac"], "no trainer 'Tac'; there are ATPrompt, AttriPrompt"),
         (["--trainers", "TAC", "--datasets", "shape"], "no data set 'shape'; there are"),
         (["--trainers", "TAC", "--datasets", "own.yaml"], "no such file: own.yaml"),
         (["--trainers", "TAC", "--targets", "imagenet_v2"], "no data set 'imagenet_v2'"),

@@ -70,6 +70,7 @@ def test_official_residuals(build, tmp_path):
 def test_templates_of_imagenet(build, monkeypatch):
     """Catches: one template for ImageNet, or seven, or one more with each trainer, as in the authors' code."""
     monkeypatch.setattr("clusterprompt.trainers.base.load_data", _named_imagenet)
+    monkeypatch.setattr("clusterprompt.trainers.base.check_place", lambda cfg: None)
     for _ in range(2):
         trainer = build("TaskRes", "DATASET.NAME", "ImageNet")
         templates = [*SELECTED_TEMPLATES, "a photo of a {}."]

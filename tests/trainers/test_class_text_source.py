@@ -11,12 +11,14 @@ import pytest
 import support
 import torch
 from clip import tokenize
+from dassl.engine import TRAINER_REGISTRY
 
 from clusterprompt import load_run
 from clusterprompt.clip_patches import text_source
 from clusterprompt.clip_patches.text_source import OfficialFile
 from clusterprompt.record.result import RunRecord
 from clusterprompt.registration import own_trainers
+from clusterprompt.trainers.parts.described import Described
 from clusterprompt.trainers.parts.resume import FILE, read_state
 from clusterprompt.use.convert import convert
 
@@ -118,13 +120,14 @@ def test_the_record_says_the_source(method, official, data, make, caplog):
             (data, (key, str(official / "descriptions")), "official descriptions"),
             (official, (key, str(own)), "own file mine.json (sha256 "),
             (official, (key, "templates"), "templates"),
-            (data, (), "templates"),
+            *([] if issubclass(TRAINER_REGISTRY.get(method), Described) else [(data, (), "templates")]),
         ]
     ):
         caplog.clear()
         folder = official.parent / f"run{number}"
         with caplog.at_level(logging.INFO):
-            trainer = make(method, root, *pairs, output=folder)
+            trainer = make(method, root, key, "", *pairs, output=folder)
+            getattr(trainer, "description_features", None)  # CoPrompt reads them when it trains
         trainer.recorder.write()
         assert RunRecord.read(folder).text_source.startswith(expected)
         assert f"Class texts: {expected}" in caplog.text
