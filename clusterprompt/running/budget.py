@@ -36,6 +36,8 @@ EPOCHS: dict[str, tuple] = {
     "MMRL": (5, 40),
     "MMRLpp": (5, 40),
     "MMA": (5, 30),
+    "ATPrompt": (20, 42),
+    "DePT": (5, 40),
 }
 # On drawn data sets, for which there is no other: the method whose run of the same seed is the teacher, and the key.
 TEACHERS = {"PromptKD": ("PromptSRC", "TRAINER.PROMPTKD.TEACHER_MODEL")}
