@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "'memory' is the peak above what the process held before, fast to plain;\n"
         "'of peak' the fast path's share of the matmul peak;\n"
         "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits "
-        "(test: scale 100);\ndropout in the text tower (CLIPLoRA) draws other masks on the two paths, so that these differ"
+        "(test: scale 100);\ndropout in the text tower (CLIPLoRA) draws other masks on the two paths, which differ then"
     )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
@@ -100,7 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--batch", type=int, nargs="+", default=[8, 8, 2], help="images per step, one number for each of --classes"
     )
     parser.add_argument("--what", nargs="+", choices=("step", "test"), default=["step", "test"])
-    parser.add_argument("--views", type=int, default=None, help="views of an image; default: what the method asks for")
+    parser.add_argument("--views", type=int, default=None, help="views of an image; default: the method's")
     parser.add_argument("--test-images", type=int, default=16)
     parser.add_argument("--geometry", choices=GEOMETRIES, default="ViT-B/16")
     parser.add_argument("--prec", default="fp32")
@@ -172,10 +172,14 @@ def build(
     cfg = build_cfg(args, batch, yaml, options or {})
     manager = partial(made_up_data, classes=classes, batch=batch)
     registered = dassl.engine.TRAINER_REGISTRY.get(args.trainer)
+
+    def load_clip(name: str, precision: str, device: torch.device) -> CLIP:
+        return clip(name).to(device)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         for module in (base, teacher):
-            stack.enter_context(mock.patch.object(module, "load_clip", lambda name, prec, device: clip(name).to(device)))
+            stack.enter_context(mock.patch.object(module, "load_clip", load_clip))
         for module in (base, sys.modules[registered.__module__]):
             for name in ("load_data", "load_unlabelled"):
                 if hasattr(module, name):

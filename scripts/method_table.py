@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,7 @@ def time_steps(args: argparse.Namespace, names: Sequence[str]) -> dict[str, floa
         trainer = benchmark.build(own, args.classes, args.batch, yaml_of(name), lambda _: clip)
         step = benchmark.Step(trainer, own, args.batch)
         step(keep=True)  # what is computed once
-        seconds[name] = min(benchmark.timed(lambda: step(keep=True))[1] for _ in range(args.repeats))
+        seconds[name] = min(benchmark.timed(partial(step, keep=True))[1] for _ in range(args.repeats))
         args.steps.write_text(json.dumps(seconds, indent=1), "utf-8")
         print(f"{name}: {seconds[name]:.3f} s", flush=True)
     return seconds
