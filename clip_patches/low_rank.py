@@ -131,7 +131,8 @@ def merged(clip: CLIP, text: Mapping[str, Any], vision: Mapping[str, Any]) -> CL
         if "o" in paths:
             out = (out.float() + paths["o"].delta()).to(out.dtype)
         projection = SimpleNamespace(weight=out, bias=attn.out_proj.bias)
-        return _With(block, attn=_With(attn, in_proj_weight=rows.to(attn.in_proj_weight.dtype), out_proj=projection))
+        weight = rows.to(attn.in_proj_weight.dtype)
+        return _With(block, attn=_Attention(attn, in_proj_weight=weight, out_proj=projection, paths={}))
 
     return _show(clip, text, vision, show)
 

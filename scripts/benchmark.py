@@ -13,29 +13,35 @@ and no peak memory is quoted.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import copy
 import ctypes
 import json
 import os
+import random
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 import torch
+from PIL import Image
 from tabulate import tabulate
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import clusterprompt
 from clusterprompt.clip_patches import encoders, plain
-from clusterprompt.clip_patches.anatomy import anatomy, clamp_logit_scale
+from clusterprompt.clip_patches.anatomy import clamp_logit_scale
 from clusterprompt.clip_patches.loading import untrained_clip
 from clusterprompt.clip_patches.stock import CLIP
 from clusterprompt.record import measure
+from clusterprompt.trainers.parts.data import ImageLoader
 
 if TYPE_CHECKING:
     from clusterprompt.trainers.base import PromptTrainer
@@ -49,6 +55,7 @@ GEOMETRIES = {
     "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
     "small": (128, 64, 3, 192, 16, 77, 49408, 128, 2, 3),
 }
+VIEWS = {"TAC": 4, "CoPrompt": 2}  # as in their yamls; other methods take one view of an image
 WORDS = (
     "cat house river stone garden summer bridge night paper market window forest silver engine letter mountain".split()
 )
@@ -77,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "'memory' is the peak above what the process held before, fast to plain;\n"
         "'of peak' the fast path's share of the matmul peak;\n"
         "'max diff' the largest difference of loss and gradients (step: relative to the largest gradient) or of logits "
-        "(test: scale 100)"
+        "(test: scale 100);\ndropout in the text tower (CLIPLoRA) draws other masks on the two paths, which differ then"
     )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
@@ -93,7 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--batch", type=int, nargs="+", default=[8, 8, 2], help="images per step, one number for each of --classes"
     )
     parser.add_argument("--what", nargs="+", choices=("step", "test"), default=["step", "test"])
-    parser.add_argument("--views", type=int, default=None, help="views of an image; default 4 for TAC, else 1")
+    parser.add_argument("--views", type=int, default=None, help="views of an image; default: the method's")
     parser.add_argument("--test-images", type=int, default=16)
     parser.add_argument("--geometry", choices=GEOMETRIES, default="ViT-B/16")
     parser.add_argument("--prec", default="fp32")
@@ -111,7 +118,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f"--batch has {len(args.batch)} numbers for {len(args.classes)} class counts; give one, or one for each"
         )
-    args.views = args.views or (4 if args.trainer == "TAC" else 1)
+    args.views = args.views or VIEWS.get(args.trainer, 1)
     return args
 
 
@@ -140,36 +147,98 @@ def random_clip(geometry: str) -> CLIP:
     return clip.eval().requires_grad_(False)
 
 
-def build(args: argparse.Namespace, classes: int, batch: int) -> PromptTrainer:
-    """Construct the trainer over a random CLIP and made-up class names, without any data set."""
+def build(
+    args: argparse.Namespace,
+    classes: int,
+    batch: int,
+    yaml: str = "",
+    clip: Callable[[str], CLIP] = random_clip,
+    options: Mapping[str, object] | None = None,
+) -> PromptTrainer:
+    """Construct the trainer over a random CLIP, made-up class names and one grey image, without any data set.
+
+    Args:
+        args: With the trainer, geometry, prec, views, device and micro_batch.
+        classes: Number of classes.
+        batch: Number of training images.
+        yaml: Config that is merged first; none for the method's defaults.
+        clip: Builds a CLIP by name.
+        options: Options of the method that differ, where it has them.
+    """
+    import dassl.engine
+
+    import clusterprompt.trainers.base as base
+    import clusterprompt.trainers.parts.teacher as teacher
+
+    cfg = build_cfg(args, batch, yaml, options or {})
+    manager = partial(made_up_data, classes=classes, batch=batch)
+    registered = dassl.engine.TRAINER_REGISTRY.get(args.trainer)
+
+    def load_clip(name: str, precision: str, device: torch.device) -> CLIP:
+        return clip(name).to(device)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        for module in (base, teacher):
+            stack.enter_context(mock.patch.object(module, "load_clip", load_clip))
+        for module in (base, sys.modules[registered.__module__]):
+            for name in ("load_data", "load_unlabelled"):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, manager))
+        torch.manual_seed(0)
+        trainer = registered(cfg)
+    trainer.num_batches, trainer.epoch, trainer.batch_idx = 10**9, 0, 0
+    return trainer
+
+
+def build_cfg(args: argparse.Namespace, batch: int, yaml: str, options: Mapping[str, object]) -> Any:
+    """Return the config of :func:`build`."""
     from dassl.config import get_cfg_default
     from dassl.engine import TRAINER_REGISTRY
 
     cfg = get_cfg_default()
     clusterprompt.extend_cfg(cfg)
+    if yaml:
+        cfg.merge_from_file(yaml)
     cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.RETURN_IMG0 = args.trainer, args.geometry, True
+    cfg.DATALOADER.K_TRANSFORMS, cfg.DATALOADER.NUM_WORKERS = args.views, 0
+    cfg.DATALOADER.TRAIN_X.BATCH_SIZE = max(batch, 2)
     cfg.OPTIM.NAME, cfg.USE_CUDA, cfg.VERBOSE = "sgd", args.device.type == "cuda", False
     cfg.merge_from_list(args.set)
     node = cfg.TRAINER[TRAINER_REGISTRY.get(args.trainer).node()]
     node.PREC = args.prec
+    without_files = {"DESCRIPTIONS": "templates", "TEACHER_MODEL": "zero-shot", "TEACHER_NAME": "", "AUGMENT_EPOCH": 1}
+    for key, value in {**without_files, **options}.items():
+        if key in node:
+            node[key] = value
     for key in node:
         if args.micro_batch and key.endswith("_DROPOUT"):
             node[key] = 0.0  # parts draw other masks than the whole batch
-        if key.startswith("PROMPT_DEPTH"):
-            if args.geometry == "small":
-                node[key] = min(node[key], anatomy(random_clip(args.geometry)).text_layers)
+        if args.geometry == "small" and key.startswith("PROMPT_DEPTH"):
+            node[key] = min(node[key], GEOMETRIES["small"][2])
+        if args.geometry == "small" and key == "CROSS_LAYER":
+            node[key] = -1
+    return cfg
 
-    def build_data_loader(self):
-        self.precision, self.clip = self.settings.PREC, random_clip(args.geometry).to(self.device)
-        self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=class_names(classes), train_x=[None] * batch))
-        self.lab2cname = dict(enumerate(class_names(classes)))
 
-    torch.manual_seed(0)
-    registered = TRAINER_REGISTRY.get(args.trainer)
-    with contextlib.redirect_stdout(sys.stderr):
-        trainer = type(args.trainer, (registered,), {"build_data_loader": build_data_loader})(cfg)
-    trainer.num_batches, trainer.epoch, trainer.batch_idx = 10**9, 0, 0
-    return trainer
+def made_up_data(cfg: Any, *_: Any, classes: int, batch: int) -> SimpleNamespace:
+    """Stand in for Dassl's DataManager: made-up classes, and one grey image as often as the batch is large."""
+    from dassl.data.data_manager import build_data_loader
+    from dassl.data.datasets import Datum
+    from dassl.data.transforms import build_transform
+
+    names = class_names(classes)
+    with tempfile.NamedTemporaryFile(suffix=".png", delete=False) as file:
+        Image.new("RGB", cfg.INPUT.SIZE, "grey").save(file)
+    atexit.register(os.unlink, file.name)
+    images = [Datum(impath=file.name, label=i % classes, classname=names[i % classes]) for i in range(batch)]
+    dataset = SimpleNamespace(classnames=names, train_x=images, val=[], test=[])
+    loader = build_data_loader(
+        cfg, data_source=images, batch_size=batch, tfm=build_transform(cfg), is_train=True, dataset_wrapper=ImageLoader
+    )
+    loaders = {"train_loader_x": loader, "train_loader_u": None, "val_loader": None, "test_loader": None}
+    sizes = {"num_source_domains": 1, "num_classes": classes, "lab2cname": dict(enumerate(names))}
+    return SimpleNamespace(dataset=dataset, **loaders, **sizes)
 
 
 class Step:
@@ -180,6 +249,7 @@ class Step:
         torch.manual_seed(1)
         self.trainer, self.images, self.micro_batch = trainer, batch * args.views, args.micro_batch
         trainer.cfg.defrost()
+        self.start = copy.deepcopy(trainer.learner.state_dict())
         views = [torch.randn(batch, 3, size, size) for _ in range(args.views)]
         self.batch = {
             "img": views if args.views > 1 else views[0],
@@ -193,8 +263,10 @@ class Step:
         batch = dict(self.batch) if keep else {k: v for k, v in self.batch.items() if k != "index"}
         self.trainer.cfg.TRAIN.MICRO_BATCH = self.micro_batch if keep else None
         self.trainer.set_model_mode("train")
+        self.trainer.learner.load_state_dict(self.start)  # a step may write into the learner
         torch.manual_seed(2)  # the same dropout on both paths
-        with mock.patch.object(self.trainer, "model_update"):
+        random.seed(2)
+        with mock.patch.multiple(self.trainer, model_update=mock.DEFAULT, update_lr=mock.DEFAULT):
             loss = self.trainer.forward_backward(batch)["loss"]
         return torch.tensor(loss), torch.cat(
             [p.grad.flatten().cpu() for p in self.trainer.learner.parameters() if p.grad is not None]

@@ -13,6 +13,7 @@ FOLDERS = ("clusterprompt", *WINGS)
 TOOLS = {
     "scripts.benchmark",
     "scripts.gpu_check",
+    "scripts.method_table",
     "scripts.pretrain_tiny_clip",
 }  # developers' programs; other scripts are doors
 

@@ -33,21 +33,34 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+# In the order of METHODS: no two alike, and those of like colours have unlike markers.
 COLOURS = (
     "#555555",
     "#1f77b4",
     "#17a2c4",
+    "#a6a6a6",
     "#2ca02c",
     "#8a9a00",
     "#bcaa22",
     "#8c564b",
     "#9467bd",
     "#e377c2",
+    "#7fb8e0",
+    "#63d0c0",
     "#ff7f0e",
+    "#8fd18a",
+    "#5b3a8c",
+    "#c7a0e8",
+    "#d9b38c",
+    "#7a1f1f",
     "#d62728",
     "#0b2f6b",
+    "#a3195b",
+    "#00695c",
+    "#f4b942",
+    "#f28e9b",
 )
-MARKERS = "os^DvP*Xp<>h"
+MARKERS = "os^dDvP*Xp8H<h^sDo>hPX*v"
 
 
 class Chart(NamedTuple):

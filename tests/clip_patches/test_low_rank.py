@@ -86,13 +86,17 @@ def test_against_edited_weights(clip, inputs, projections, run):
 
 
 def test_merged(clip, inputs):
-    """Catches: merged weights that differ from the paths, that edit stock CLIP, or that follow later updates."""
+    """Catches: merged weights that differ from the paths, that edit stock CLIP, or that follow later updates.
+
+    Also catches: a merged CLIP that the plain path cannot run.
+    """
     paths = towers_of_paths()
     stock = {name: value.clone() for name, value in clip.state_dict().items()}
     before = features(clip, *inputs)
     slow = features(with_paths(clip, paths["text"], paths["vision"]), *inputs)
     view = merged(clip, paths["text"], paths["vision"])
     torch.testing.assert_close(features(view, *inputs), slow, **CLOSE)
+    torch.testing.assert_close(plain.encode_image(view, inputs[0]), encoders.encode_image(view, inputs[0]), **CLOSE)
     with torch.no_grad():
         for path in paths["text"]["0"].values():
             path.B.zero_()

