@@ -21,7 +21,7 @@ METHODS = {
     "ZeroshotCLIP": (None, 20),
     "CoOp": (50, 110),
     "TAC": (10, 110),
-    "AttriPrompt": (4, 70),
+    "AttriPrompt": (8, 70),
 }
 FACTS = ("seconds", "peak MB")
 
