@@ -96,15 +96,24 @@ def learners() -> list[str]:
 
 def pairs(trainer: str, *more: str) -> tuple[str, ...]:
     """Return the settings of a short run."""
+    import support
     import yaml
 
-    from clusterprompt.running.spec import find_config, trainer_config
+    from clusterprompt.running.spec import ANY_DEPTH, find_config, trainer_config
 
     text = find_config(trainer_config(trainer, "basetonovel")).read_text(encoding="utf-8")
     nodes = (yaml.safe_load(text) or {}).get("TRAINER", {})
-    depths = [f"TRAINER.{node}.{key}" for node, keys in nodes.items() for key in keys if key.startswith("PROMPT_DEPTH")]
+    layers = [
+        word
+        for node, keys in nodes.items()
+        for key in keys
+        for start, value in ANY_DEPTH.items()
+        if key.startswith(start)
+        for word in (f"TRAINER.{node}.{key}", value)
+    ]
+    needed = map(str, support.NEEDED.get(trainer, ()))
     short = "OPTIM.MAX_EPOCH 2 TRAIN.CHECKPOINT_FREQ 1 DATALOADER.NUM_WORKERS 0 DATALOADER.TRAIN_X.BATCH_SIZE 8"
-    return (*short.split(), *(word for depth in depths for word in (depth, "2")), *more)
+    return (*short.split(), *layers, *needed, *more)
 
 
 def do_run(world: World, scene: str, trainer: str, out: Path, mode: str, *more: str) -> None:
