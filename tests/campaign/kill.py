@@ -107,7 +107,7 @@ def pairs(trainer: str, *more: str) -> tuple[str, ...]:
         word
         for node, keys in nodes.items()
         for key in keys
-        for start, value in ANY_DEPTH.items()
+        for start, value in {**ANY_DEPTH, "TEACHER_NAME": ""}.items()
         if key.startswith(start)
         for word in (f"TRAINER.{node}.{key}", value)
     ]
