@@ -27,6 +27,10 @@ class DataNow:
         }
         if record.drawn or not any(then.values()):
             return []
+        if record.transductive:  # trained on all images, whatever the shots
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.DATASET.NUM_SHOTS = -1
         try:
             now = self._now(cfg)
         except ValueError as error:

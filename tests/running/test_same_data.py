@@ -15,6 +15,7 @@ from clusterprompt.commands.options import split_pairs
 from clusterprompt.datasets.base import PromptDataset
 from clusterprompt.datasets.caltech101 import Caltech101
 from clusterprompt.datasets.image_folder import ImageFolder
+from clusterprompt.record.result import RunRecord
 from clusterprompt.running.same_data import DataNow
 
 SPLIT = "caltech-101/split_zhou_Caltech101.json"
@@ -129,3 +130,15 @@ def test_own_images(tmp_path, cfg_for):
     Image.new("RGB", (9, 9)).save(tmp_path / "cat" / "new.png")
     (difference,) = DataNow().differences(Record, cfg)
     assert "new images: 1 (cat/new.png)" in difference
+
+
+def test_a_transductive_run_is_of_all_images(own_caltech_root, cfg_for):
+    """Catches: a run on all training images that is refused as another few-shot sample, or one of edited data kept."""
+    whole = Caltech101(cfg_for(own_caltech_root, shots=-1))
+    record = RunRecord("finished", "PromptKD", "Caltech101", "base", 2, 1, "tiny", transductive=True)
+    record.fewshot_digest, record.test_digest, record.n_test = whole.fewshot_digest, whole.test_digest, 9
+    cfg = cfg_for(own_caltech_root, shots=2)
+    assert DataNow().differences(record, cfg) == [] and cfg.DATASET.NUM_SHOTS == 2
+    split = json.loads((own_caltech_root / SPLIT).read_text())
+    (own_caltech_root / SPLIT).write_text(json.dumps({**split, "train": split["train"][1:]}))
+    assert len(DataNow().differences(record, cfg)) == 1
