@@ -138,6 +138,8 @@ def test_a_transductive_run_is_of_all_images(own_caltech_root, cfg_for):
     digests = {"fewshot_digest": whole.fewshot_digest, "test_digest": whole.test_digest, "n_test": 9}
     record = RunRecord("finished", "PromptKD", "Caltech101", "base", 2, 1, "tiny", transductive=True, **digests)
     cfg = cfg_for(own_caltech_root, shots=2)
+    registration.extend_cfg(cfg)
+    cfg.DATASET.NAME = "Caltech101"
     assert DataNow().differences(record, cfg) == [] and cfg.DATASET.NUM_SHOTS == 2
     split = json.loads((own_caltech_root / SPLIT).read_text())
     (own_caltech_root / SPLIT).write_text(json.dumps({**split, "train": split["train"][:-1]}))
