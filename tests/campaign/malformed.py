@@ -81,7 +81,7 @@ GOOD = {
     "[-1, -1]": {"STEPSIZE"},
     "": {"CTX_INIT", "TEMPLATE", "RESUME"},
     " ": {"CTX_INIT"},
-    "''": {"CTX_INIT", "TEMPLATE", "RESUME"},
+    "''": {"CTX_INIT", "TEMPLATE", "RESUME", "TEACHER_NAME"},
     "{}": {"TEMPLATE"},
 }
 

@@ -26,7 +26,7 @@ def test_table(calls, capsys, output):
     for call in calls:
         assert call.environment["OMP_NUM_THREADS"] == "1" and call.job.specs[0].backbone == "tiny"
         assert call.pairs["DATASET.NUM_SHOTS"] == "16" and call.job.specs[0].cfg == "basetonovel"
-    assert {call.pairs.get("OPTIM.MAX_EPOCH") for call in calls} == {None, "50", "10", "4"}
+    assert {call.pairs.get("OPTIM.MAX_EPOCH") for call in calls} == {None, "50", "10", "8"}
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if line.startswith("TAC "))
     assert row.split() == ["TAC", "61.0", "+-", "0.8", "41.0", "+-", "0.8", "49.0", "+-", "0.8", "18", "700"]
