@@ -123,7 +123,7 @@ def test_own_images(tmp_path, cfg_for):
     data = ImageFolder(cfg)
 
     class Record:
-        drawn, n_test = False, 2
+        drawn, n_test, transductive = False, 2, False
         fewshot_digest, test_digest = data.fewshot_digest, data.test_digest
 
     assert DataNow().differences(Record, cfg) == []
