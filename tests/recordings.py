@@ -109,7 +109,7 @@ def logits(trainer, images):
     """Logits in evaluation mode."""
     trainer.set_model_mode("eval")
     with torch.no_grad(), trainer.fixed_classes():
-        return trainer.classify(decode(images))
+        return trainer.classify(decode(images).to(trainer.device)).cpu()
 
 
 def official_state(trainer, recording):

@@ -1,6 +1,7 @@
 """Make a small data set in Caltech101's layout, a small CLIP on disk, and trainers over both."""
 
 import json
+import os
 import re
 import struct
 import warnings
@@ -114,7 +115,7 @@ def config(trainer, data, backbone, output, *pairs):
             "MODEL.BACKBONE.NAME",
             str(backbone),
             "USE_CUDA",
-            False,
+            os.environ.get("CLUSTERPROMPT_TEST_DEVICE") == "cuda",  # scripts/gpu_check.sh
             "VERBOSE",
             False,
             "DATALOADER.NUM_WORKERS",

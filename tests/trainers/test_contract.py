@@ -28,7 +28,7 @@ def logits(trainer):
     """Logits of fixed images."""
     trainer.set_model_mode("eval")
     with torch.no_grad(), trainer.fixed_classes():
-        return trainer.classify(IMAGES)
+        return trainer.classify(IMAGES.to(trainer.device)).cpu()
 
 
 def set_lr(trainer, lr=0.01):
@@ -62,7 +62,7 @@ def test_evaluation_is_repeatable_and_in_order(name, build):
     assert first.shape == (3, len(trainer.classnames)) and first.dtype == torch.float32
     assert torch.equal(first, logits(trainer))
     with torch.no_grad():
-        torch.testing.assert_close(trainer.classify(IMAGES), first, rtol=0, atol=1e-4)
+        torch.testing.assert_close(trainer.classify(IMAGES.to(trainer.device)).cpu(), first, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

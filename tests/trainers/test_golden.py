@@ -34,7 +34,7 @@ def close(actual, expected, tolerance):
     assert set(expected) <= set(actual) and expected
     for name, value in expected.items():
         torch.testing.assert_close(
-            actual[name].detach(), value, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+            actual[name].detach().cpu(), value, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
