@@ -60,12 +60,13 @@ def run(args: argparse.Namespace, more: argparse.Namespace) -> None:
     """Run both halves and print base, new and their harmonic mean."""
     from ..record.protocols import SHOTS, Request, all_protocols
     from ..record.statistics import harmonic_mean
-    from ..running.budget import class_bound, known_trainers
+    from ..running.budget import class_bound, known_trainers, own_name
     from ..running.chain import run_chain
     from ..running.options import TrainOptions
     from ..running.spec import Environment, RunSpec, check_dataset, is_drawn, output_root
 
     check_dataset(args.dataset)
+    args.trainer = own_name(args.trainer)
     protocol, environment = all_protocols()["base2new"], Environment.read()
     defaults = TrainOptions()
     options = {each.name: getattr(more, each.name) for each in fields(TrainOptions)}

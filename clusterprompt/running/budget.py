@@ -72,6 +72,12 @@ def known_trainers() -> dict[str, type[PromptTrainer]]:
     return {cls.__name__: cls for cls in registration.own_trainers()}
 
 
+def own_name(name: str) -> str:
+    """Return the name of a method here, for its own or that of its authors' code; an unknown one as it is."""
+    theirs = {vars(cls).get("official_trainer"): own for own, cls in known_trainers().items()}
+    return theirs.get(name, name)
+
+
 def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
     """Return the classes of the methods that ``--trainers`` names; all where it is left out.
 
@@ -79,7 +85,7 @@ def chosen_trainers(names: Sequence[str] | None) -> list[type[PromptTrainer]]:
         ValueError: There is no such method.
     """
     known = known_trainers()
-    names = list(known) if names is None or "all" in names else list(dict.fromkeys(names))
+    names = list(known) if names is None or "all" in names else list(dict.fromkeys(map(own_name, names)))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no trainer {', '.join(map(repr, unknown))}; there are {', '.join(known)}")

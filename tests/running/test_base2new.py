@@ -93,6 +93,13 @@ def test_a_method_that_serves_no_new_classes(world, capsys):
     assert "TaskRes is tested on the base classes alone: each class has a residual of its own." in said
 
 
+def test_the_name_of_the_authors_code(world, capsys):
+    """Catches: a name that train.py takes and that has no yaml here."""
+    assert call(trainer="CoOp_ATP") == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "ATPrompt"
+    assert all((folder / "result.json").is_file() for folder in folders(world, "ATPrompt"))
+
+
 def test_a_base_half_that_is_not_tested(world, capsys):
     """Catches: a traceback after the training, for want of one of the two accuracies."""
     assert call("TEST.NO_TEST", "True") == 0

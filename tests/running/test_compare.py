@@ -86,6 +86,13 @@ def test_interrupt(calls, monkeypatch, capsys):
     assert "2 of 6 runs are finished already" in capsys.readouterr().out and len(calls) == 6
 
 
+def test_names_of_the_authors_codes():
+    """Catches: a method run twice under two names."""
+    from clusterprompt.running.budget import chosen_trainers
+
+    assert [cls.__name__ for cls in chosen_trainers(["MultiModalAdapter", "MMA", "CoOp_ATP"])] == ["MMA", "ATPrompt"]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [(["shape"], "no data set 'shape'; there are"), (["shapes", "--trainers", "Coop"], "no trainer 'Coop'")],
