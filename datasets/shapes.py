@@ -1,8 +1,8 @@
 """The embedded world: small drawn data sets, written below the data root on first use.
 
 `Shapes` is the main one; four shifted copies of its classes are for domain generalisation, three sets whose classes
-read differently for cross-dataset evaluation. `ShapesSelect` is for choosing settings, so that no table's images are
-looked at for it. A small synthetic world that exercises the code: not a benchmark.
+read differently for cross-dataset evaluation. `ShapesSelect` and `ShapesSelectFew` are for choosing settings, so that
+no table's images are looked at for it. A small synthetic world that exercises the code: not a benchmark.
 """
 
 import json
@@ -131,6 +131,13 @@ SELECT_NEW = (
     "green diamond",
     "yellow ring",
     "cyan hexagon",
+)
+
+
+# By lot.
+SELECT_FEW = (
+    *("ring", "arrow", "cross", "star", "pentagon", "heart"),
+    *("triangle", "circle", "square", "diamond", "crescent", "hexagon"),
 )
 
 
@@ -328,7 +335,7 @@ class ShapesSelect(DrawnDataset):
     folder = "shapes_select"
     split_file = "split_select.json"
     template = "a picture of a {}."
-    names = SELECT_BASE + SELECT_NEW
+    names: tuple[str, ...] = SELECT_BASE + SELECT_NEW
     sizes = {"train": 32, "val": 40, "test": 8}
     all_val = True
     style = SELECT_STYLE
@@ -338,3 +345,16 @@ class ShapesSelect(DrawnDataset):
         """See :meth:`DrawnDataset.figure`."""
         colour, shape = classname.split(" ")
         return Figure(shape, colour, str(rng.choice(TEXTURES)))
+
+
+class ShapesSelectFew(ShapesSelect):
+    """12 classes such as "star", 6 base and 6 new, in the same style: what suits many classes need not suit few."""
+
+    folder = "shapes_select_few"
+    split_file = "split_select_few.json"
+    names = SELECT_FEW
+
+    @classmethod
+    def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
+        """See :meth:`DrawnDataset.figure`."""
+        return Figure(classname, str(rng.choice(list(COLOURS))), str(rng.choice(TEXTURES)))

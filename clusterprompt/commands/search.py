@@ -6,7 +6,8 @@
 
 A cell of the grid is a base-to-new run for each data set and seed. Its score is HM: the harmonic mean of the accuracies
 on the validation images of the base classes and of the held-out ones. No test image is looked at. So that no new class
-of a table is either, choose by data sets that are in no table of yours: by default the drawn set shapes_select.
+of a table is either, choose by data sets that are in no table of yours: by default the drawn sets shapes_select, of
+12 base classes, and shapes_select_few, of 6.
 
 Cells are all combinations, or with --one-at-a-time each value alone; with --trials Optuna picks that many cells
 (pip install "clusterprompt[search]"). Finished runs are kept: the same command goes on where it stopped, and a wider
@@ -30,7 +31,7 @@ from .options import add_output, add_overwrite, add_seeds, add_trainers, parser_
 if TYPE_CHECKING:
     from ..running.search import Cell, Score, Search
 
-SELECTION = "shapes_select"
+SELECTION = ("shapes_select", "shapes_select_few")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,8 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--datasets",
         nargs="+",
         metavar="NAME",
-        default=[SELECTION],
-        help=f"what the settings are chosen by; needs validation images; default: {SELECTION}",
+        default=list(SELECTION),
+        help=f"what the settings are chosen by; needs validation images; default: {' '.join(SELECTION)}",
     )
     add("--one-at-a-time", action="store_true", help="change one key at a time instead of all combinations")
     add("--trials", type=int, metavar="N", help="let Optuna choose N cells for each method")

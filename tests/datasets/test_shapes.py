@@ -92,9 +92,11 @@ def test_classes_are_spread_over_both_halves():
 def test_selection_set_is_of_its_own():
     """Settings that are chosen on classes, pictures or a style of the test sets would be chosen by the tables."""
     sets = [cls for cls in vars(shapes).values() if isinstance(cls, type) and issubclass(cls, shapes.DrawnDataset)]
-    others = [cls for cls in sets if cls.folder and cls is not shapes.ShapesSelect]
-    assert len(others) == 8 and all(set(shapes.ShapesSelect.names).isdisjoint(cls.names) for cls in others)
-    assert all(cls.style != shapes.ShapesSelect.style and cls.folder != "shapes_select" for cls in others)
+    others = [cls for cls in sets if cls.folder and not issubclass(cls, shapes.ShapesSelect)]
+    chosen_by = {*shapes.ShapesSelect.names, *shapes.ShapesSelectFew.names}
+    assert len(others) == 8 and all(chosen_by.isdisjoint(cls.names) for cls in others)
+    assert all(cls.style != shapes.SELECT_STYLE and "select" not in cls.folder for cls in others)
+    assert sorted(shapes.SELECT_FEW) == sorted(drawing.SHAPES)
     for half in (shapes.SELECT_BASE, shapes.SELECT_NEW):
         assert sorted(name.split()[1] for name in half) == sorted(drawing.SHAPES)
         assert {name.split()[0] for name in half} == set(drawing.COLOURS)

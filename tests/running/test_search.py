@@ -39,7 +39,7 @@ def words(*more):
     """A search over two keys; TOP_K 3 and N_CLUSTERS 8 are not the yaml's."""
     usual = make_cfg(search_of().jobs(search_of().cells()[0])[0].specs[0].train_options()).TRAINER.ATTRIPROMPT
     grid = [f"TOP_K={usual.TOP_K},3", f"N_CLUSTERS={usual.N_CLUSTERS},8"]
-    return ["--trainers", "AttriPrompt", "--grid", *grid, *more]
+    return ["--trainers", "AttriPrompt", "--datasets", "shapes_select", "--grid", *grid, *more]
 
 
 def search_of(**changes):
@@ -71,6 +71,12 @@ def test_one_at_a_time(runs, capsys):
     """Catches: combinations where single changes were asked for, or a usual value that is run a second time."""
     assert command.main(words("--one-at-a-time", "--seeds", "1")) == 0
     assert sorted(run[0] for run in runs) == ["N_CLUSTERS 8", "TOP_K 3", "as configured"]  # two run at a time
+
+
+def test_sets_of_many_and_of_few_classes_by_default():
+    """Catches: settings chosen by tasks of one size, or by a data set of a table."""
+    args = command.build_parser().parse_args(["--trainers", "AttriPrompt", "--grid", "TOP_K=1"])
+    assert args.datasets == ["shapes_select", "shapes_select_few"]
 
 
 def test_validation_images_only(runs, output, capsys):
