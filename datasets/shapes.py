@@ -134,10 +134,20 @@ SELECT_NEW = (
 )
 
 
-# By lot.
+# Each half holds every texture, and both together every shape once.
 SELECT_FEW = (
-    *("ring", "arrow", "cross", "star", "pentagon", "heart"),
-    *("triangle", "circle", "square", "diamond", "crescent", "hexagon"),
+    "striped ring",
+    "plain arrow",
+    "dotted cross",
+    "checkered star",
+    "striped pentagon",
+    "dotted heart",
+    "checkered triangle",
+    "plain circle",
+    "striped square",
+    "dotted diamond",
+    "plain crescent",
+    "checkered hexagon",
 )
 
 
@@ -348,7 +358,7 @@ class ShapesSelect(DrawnDataset):
 
 
 class ShapesSelectFew(ShapesSelect):
-    """12 classes such as "star", 6 base and 6 new, in the same style: what suits many classes need not suit few."""
+    """12 classes such as "striped ring", 6 base and 6 new: what suits many classes need not suit few."""
 
     folder = "shapes_select_few"
     split_file = "split_select_few.json"
@@ -357,4 +367,5 @@ class ShapesSelectFew(ShapesSelect):
     @classmethod
     def figure(cls, classname: str, rng: np.random.Generator) -> Figure:
         """See :meth:`DrawnDataset.figure`."""
-        return Figure(classname, str(rng.choice(list(COLOURS))), str(rng.choice(TEXTURES)))
+        texture, shape = classname.split(" ")
+        return Figure(shape, str(rng.choice(list(COLOURS))), texture)

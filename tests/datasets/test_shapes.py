@@ -93,10 +93,12 @@ def test_selection_set_is_of_its_own():
     """Settings that are chosen on classes, pictures or a style of the test sets would be chosen by the tables."""
     sets = [cls for cls in vars(shapes).values() if isinstance(cls, type) and issubclass(cls, shapes.DrawnDataset)]
     others = [cls for cls in sets if cls.folder and not issubclass(cls, shapes.ShapesSelect)]
-    chosen_by = {*shapes.ShapesSelect.names, *shapes.ShapesSelectFew.names}
+    few = shapes.SELECT_FEW
+    chosen_by = {*shapes.ShapesSelect.names, *few}
     assert len(others) == 8 and all(chosen_by.isdisjoint(cls.names) for cls in others)
     assert all(cls.style != shapes.SELECT_STYLE and "select" not in cls.folder for cls in others)
-    assert sorted(shapes.SELECT_FEW) == sorted(drawing.SHAPES)
+    assert sorted(name.split()[1] for name in shapes.SELECT_FEW) == sorted(drawing.SHAPES)
+    assert all({n.split()[0] for n in half} == set(drawing.TEXTURES) for half in (few[:6], few[6:]))
     for half in (shapes.SELECT_BASE, shapes.SELECT_NEW):
         assert sorted(name.split()[1] for name in half) == sorted(drawing.SHAPES)
         assert {name.split()[0] for name in half} == set(drawing.COLOURS)
