@@ -56,6 +56,9 @@ class AttriPrompt(PromptTrainer):
         "ALPHA": 1.0,
         "LAMBDA": 25.0,
         "KEY": 0.1,
+        "DISTANCE": "l1",
+        "ORTHOGONAL": 0.0,
+        "STREAM": "end",
         "TEXT_CHUNK": 256,
         "CACHE_VIEWS": 0,
         "CACHE_MB": 4096,
@@ -72,7 +75,8 @@ class AttriPrompt(PromptTrainer):
         "POOL": OneOf("a pool for each layer, or one for all", ("per_layer", "shared")),
         "TOP_K": Whole("prompts that each cluster takes", 1, LONGEST),
         "COMBINE": OneOf(
-            "add up a cluster's prompts by their weights, or concatenate them", ("weighted", "concatenate")
+            "add up a cluster's prompts by their weights, take the nearest with their gradient, or concatenate them",
+            ("weighted", "straight_through", "concatenate"),
         ),
         "TEMPERATURE": Real("of the weights: the lower, the more the nearest prompt counts", 1e-3, 1e3),
         "KEY_INIT": OneOf("start of the keys: clusters of the training images, or noise", ("data", "random")),
@@ -80,6 +84,13 @@ class AttriPrompt(PromptTrainer):
         "ALPHA": Real("weight of the text-to-image term; 0 leaves it out", 0, 1e6),
         "LAMBDA": Real("weight of the distance to the un-prompted texts; 0 leaves it out", 0, 1e6),
         "KEY": Real("weight of the distance of clusters to keys; 0 leaves it out", 0, 1e6),
+        "DISTANCE": OneOf("between prompted and un-prompted texts", ("l1", "cosine")),
+        "ORTHOGONAL": Real("weight of the squared cosines between the prompts of a pool; 0 leaves it out", 0, 1e6),
+        "STREAM": OneOf(
+            "where texts are contrasted with images: at the end, or at every layer with the final image features or "
+            "with the layer's attributes",
+            ("end", "layers_image", "layers_attributes"),
+        ),
         "TEXT_CHUNK": Whole("memory for a chunk of texts, MiB", 1, 1_000_000),
         "CACHE_VIEWS": Whole("augmented views kept of each image; 0: none", 0, 10_000),
         "CACHE_MB": Whole("most memory of these views, MiB", 0, 100_000_000),
@@ -125,8 +136,9 @@ class AttriPrompt(PromptTrainer):
         if s.CACHE_VIEWS:
             shapes = (sizes.joint_width,), (depth, s.N_CLUSTERS, sizes.vision_width)
             self.cache = ViewCache(len(self.dm.dataset.train_x), s.CACHE_VIEWS, shapes, s.CACHE_MB)
-        temperature = s.TEMPERATURE if s.COMBINE == "weighted" else None
-        return PromptPool(sizes, depth, s.POOL_SIZE, s.N_CTX, s.TOP_K, s.POOL == "shared", temperature)
+        temperature = None if s.COMBINE == "concatenate" else s.TEMPERATURE
+        hard = s.COMBINE == "straight_through"
+        return PromptPool(sizes, depth, s.POOL_SIZE, s.N_CTX, s.TOP_K, s.POOL == "shared", temperature, hard)
 
     # ------------------------------------------------------------------ image -> prompts -> text
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,11 +217,41 @@ class AttriPrompt(PromptTrainer):
             rows = torch.arange(len(batch.labels), device=text.device)
             own = text[batch.labels] if text.dim() == 2 else text[rows, batch.labels]  # (B, d)
             terms["t2i"] = s.ALPHA * self.text_to_image(own, batch.labels, images, labels)
-        if s.LAMBDA:
+            if s.STREAM != "end":
+                terms["t2i"] = self.stream_of_layers(batch, centroids, images, labels, terms["t2i"])
+        if s.LAMBDA and s.DISTANCE == "cosine":
+            terms["text"] = s.LAMBDA * (1 - F.cosine_similarity(text, self.text_anchors.expand_as(text), dim=-1)).mean()
+        elif s.LAMBDA:
             terms["text"] = s.LAMBDA * F.l1_loss(text, self.text_anchors.expand_as(text))
+        if s.ORTHOGONAL and s.RETRIEVAL:
+            terms["orthogonal"] = s.ORTHOGONAL * self.learner.overlap()
         if s.KEY and distance is not None:
             terms["key"] = s.KEY * distance
         return terms
+
+    def stream_of_layers(self, batch: Batch, centroids: Tensor, images: Tensor, labels: Tensor, last: Tensor) -> Tensor:
+        """Return the mean of the text-to-image term over the layers; ``last`` is that of the end."""
+        prompts = self.learner(centroids).prompts
+        states = []  # (L - 1, d) of each image
+        for i, label in enumerate(batch.labels.tolist()):
+            end = int(self.sentences.eot[label]) + 1
+            one = encoders.Sentences(self.sentences.embeddings[label : label + 1, :end], self.sentences.eot[[label]], 1)
+            seen: dict[int, Tensor] = {}
+
+            def keep(_: str, layer: int, tokens: Tensor, seen: dict[int, Tensor] = seen) -> None:
+                seen[layer] = tokens[..., -1, :].reshape(-1, tokens.shape[-1])[0]  # that of EOT comes last
+
+            encoders.encode_text(self.clip, one, [p[i] for p in prompts], beside=keep)
+            rows = torch.stack([seen[layer] for layer in range(2, self.anatomy.text_layers + 1)])
+            states.append(unit(self.clip.ln_final(rows) @ self.clip.text_projection))
+        terms = [last]
+        for layer, own in enumerate(torch.stack(states, dim=1)):
+            looked_at = images
+            if self.settings.STREAM == "layers_attributes":
+                visual = self.clip.visual
+                looked_at = unit(visual.ln_post(centroids[:, layer].mean(dim=1)) @ visual.proj)
+            terms.append(self.settings.ALPHA * self.text_to_image(own, batch.labels, looked_at, labels))
+        return torch.stack(terms).mean()
 
     def text_to_image(self, own: Tensor, own_labels: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each image's own class text over the images of the whole batch.

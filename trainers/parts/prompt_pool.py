@@ -89,11 +89,13 @@ class PromptPool(nn.Module):
         top_k: Prompts that each centroid takes.
         shared: One pool for all layers instead of one for each.
         temperature: Of the weights by which a centroid's prompts are added up; None concatenates them instead.
+        hard: The nearest prompt alone counts, and the weights give the gradient.
 
     Attributes:
         vision_layers: For each prompted text layer, the vision layer whose centroids choose.
     """
 
+    hard = False
     started: Tensor  # whether the keys were placed by data; saved in the checkpoint
 
     def __init__(
@@ -105,13 +107,14 @@ class PromptPool(nn.Module):
         top_k: int,
         shared: bool,
         temperature: float | None = None,
+        hard: bool = False,
     ):
         super().__init__()
         pools = 1 if shared else depth
         self.vision_layers = [
             vision_layer(layer, sizes.text_layers, sizes.vision_layers) for layer in range(1, depth + 1)
         ]
-        self.top_k, self.temperature = top_k, temperature
+        self.top_k, self.temperature, self.hard = top_k, temperature, hard
         self.keys = nn.Parameter(torch.randn(pools, size, sizes.vision_width))
         self.prompts = nn.Parameter(0.02 * torch.randn(pools, size, n, sizes.text_width))
         self.register_buffer("started", torch.tensor(False))
@@ -131,8 +134,20 @@ class PromptPool(nn.Module):
         prompts = self.prompts[pool, chosen]  # (B, L, K * TOP_K, n, D_t)
         if self.temperature is not None:
             weights = F.normalize((nearest.values / self.temperature).softmax(dim=-1), dim=-1)  # (B, L, K, TOP_K)
+            if self.hard:
+                nearest_only = torch.zeros_like(weights)
+                nearest_only[..., 0] = 1
+                weights = nearest_only + weights - weights.detach()
             prompts = torch.einsum("blkt,blktnd->blknd", weights, prompts.unflatten(2, weights.shape[2:]))
         return Composed(list(prompts.flatten(2, 3).unbind(1)), (1 - nearest.values).mean(), chosen)
+
+    def overlap(self) -> Tensor:
+        """Return the mean squared cosine between two prompts of a pool."""
+        flat = F.normalize(self.prompts.flatten(2), dim=-1)  # (L, M, n D_t)
+        cosines = flat @ flat.transpose(1, 2)
+        size = flat.shape[1]
+        off = cosines - torch.eye(size, device=flat.device)
+        return off.square().sum(dim=(1, 2)).mean() / max(1, size * (size - 1))
 
     @torch.no_grad()
     def start_keys(self, centroids: Tensor, rng: np.random.RandomState) -> None:
