@@ -4,7 +4,7 @@
     python scripts/gpu_check.py OUT --device cpu --geometry small    # the same steps where there is no GPU
 
 Leaves OUT/gpu_check.json and OUT/gpu_check.md, which hold what was printed, and the log of each step. A step that fails
-or runs out of time is named, and the others go on; the exit code is 1 then.
+or runs out of time is named with the last line of its log, and the others go on; the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -51,20 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{measure.device_name(args.device)}, torch {torch.__version__}; at most {args.minutes:g} minutes", flush=True
     )
     tests = [str(ROOT / "tests" / "trainers" / name) for name in TESTS]
-    steps.run("tests", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], share=0.45)
+    steps.run("tests", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], share=0.4)
     rows: list[dict[str, Any]] = []
     for prec in args.precs:
         for trainer in TRAINERS:
-            rows += steps.benchmark(trainer, prec, share=0.4 / (len(args.precs) * len(TRAINERS)))
-    steps.run("TAC on shapes", tac_on_shapes(args), share=0.15)
-    table = tabulate([[row.get(column, "") for column in COLUMNS] for row in rows], COLUMNS)
-    summary = tabulate(steps.done, headers="keys")
-    report = f"{measure.device_name(args.device)}, torch {torch.__version__}\n\n{summary}\n\n{table}\n"
-    print(f"\n{summary}\n\n{table}\n\nWritten: {args.out}/gpu_check.json, {args.out}/gpu_check.md")
-    (args.out / "gpu_check.md").write_text(report, encoding="utf-8")
+            rows += steps.benchmark(trainer, prec, share=0.5 / (len(args.precs) * len(TRAINERS)))
+    steps.run("TAC on shapes", tac_on_shapes(args), share=0.1)
+    cells = [[row.get(column, "") for column in COLUMNS] for row in rows]
+    title = f"{measure.device_name(args.device)}, torch {torch.__version__}, CLIP {args.geometry} with random weights"
+    tables = [tabulate(steps.done, "keys", "github"), tabulate(cells, COLUMNS, "github")]
+    (args.out / "gpu_check.md").write_text("\n\n".join([title, *tables]) + "\n", encoding="utf-8")
+    print(f"\n{tabulate(cells, COLUMNS)}\n\nWritten: {args.out}/gpu_check.json, {args.out}/gpu_check.md")
     content = {
         "device": measure.device_name(args.device),
         "torch": torch.__version__,
+        "geometry": args.geometry,
         "steps": steps.done,
         "rows": rows,
     }
@@ -103,13 +104,13 @@ class Steps:
     """The steps one after the other, each within its share of the time.
 
     Attributes:
-        done: Name, result and seconds of each.
+        done: Name, result and seconds of each, and the last line of its log unless it is a benchmark that went well.
     """
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.done: list[dict[str, Any]] = []
-        self.end = time.monotonic() + 60 * args.minutes
+        self.end = time.monotonic()  # of the time that the steps so far may take
 
     def run(self, name: str, command: Sequence[str], share: float) -> bool:
         """Run a command with its output in a log.
@@ -124,17 +125,21 @@ class Steps:
         """
         log = self.args.out / f"{name.replace(' ', '_').replace(',', '')}.log"
         start = time.monotonic()
-        limit = max(5.0, min(self.end - start, 60 * self.args.minutes * share * 2))
+        self.end += 60 * self.args.minutes * share
+        limit = max(1.0, self.end - start)
         with open(log, "w", encoding="utf-8") as file:
             try:
                 code = subprocess.run(
                     command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, env=self.environment(), check=False
                 ).returncode
-                result = "ok" if code == 0 else f"failed, see {log}"
+                result = "ok" if code == 0 else "failed"
             except subprocess.TimeoutExpired:
-                result = f"stopped after {limit:.0f} s, see {log}"
-        self.done.append({"step": name, "result": result, "seconds": round(time.monotonic() - start, 1)})
-        print(f"  {name}: {result}, {self.done[-1]['seconds']} s", flush=True)
+                result = "out of time"
+        seconds = round(time.monotonic() - start, 1)
+        said = last_line(log) if result != "ok" or name == "tests" else ""
+        self.done.append({"step": name, "result": result, "seconds": seconds, "last line of its log": said})
+        note = f": {said}" if said else ""
+        print(f"  {name}: {result}, {seconds} s{note}{'' if result == 'ok' else f' (see {log})'}", flush=True)
         return result == "ok"
 
     def benchmark(self, trainer: str, prec: str, share: float) -> list[dict[str, Any]]:
@@ -153,6 +158,12 @@ class Steps:
         """Return the environment of a step: tests on the device, matrix products in whole fp32."""
         own = {"CLUSTERPROMPT_TEST_DEVICE": self.args.device.type, "NVIDIA_TF32_OVERRIDE": "0"}
         return {**os.environ, **own, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that says something."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "nothing"
 
 
 if __name__ == "__main__":

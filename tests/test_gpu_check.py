@@ -24,9 +24,11 @@ def test_steps(gpu_check, tmp_path):
     assert steps.run(
         "good one", [sys.executable, "-c", "import os; print(os.environ['CLUSTERPROMPT_TEST_DEVICE'])"], 0.5
     )
-    assert not steps.run("bad", [sys.executable, "-c", "raise SystemExit(3)"], 0.5)
-    assert not steps.run("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
-    assert [step["result"].split()[0] for step in steps.done] == ["ok", "failed,", "stopped"]
+    assert not steps.run("bad", [sys.executable, "-c", "print('why'); raise SystemExit(3)"], 0.3)
+    steps.end -= 60  # as after slow steps
+    assert not steps.run("slow", [sys.executable, "-c", "import time; print('on', flush=True); time.sleep(60)"], 0.1)
+    assert [step["result"] for step in steps.done] == ["ok", "failed", "out of time"]
+    assert steps.done[1]["last line of its log"] == "why" and steps.done[2]["seconds"] < 10
     assert (tmp_path / "good_one.log").read_text() == "cpu\n"
 
 
