@@ -51,17 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{measure.device_name(args.device)}, torch {torch.__version__}; at most {args.minutes:g} minutes", flush=True
     )
     tests = [str(ROOT / "tests" / "trainers" / name) for name in TESTS]
-    steps.run("tests", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], share=0.4)
+    steps.allow(0.4)
+    steps.run("tests", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests])
     rows: list[dict[str, Any]] = []
+    steps.allow(0.5)
     for prec in args.precs:
         for trainer in TRAINERS:
-            rows += steps.benchmark(trainer, prec, share=0.5 / (len(args.precs) * len(TRAINERS)))
-    steps.run("TAC on shapes", tac_on_shapes(args), share=0.1)
+            rows += steps.benchmark(trainer, prec)
+    steps.allow(0.1)
+    steps.run("TAC on shapes", tac_on_shapes(args))
     cells = [[row.get(column, "") for column in COLUMNS] for row in rows]
     title = f"{measure.device_name(args.device)}, torch {torch.__version__}, CLIP {args.geometry} with random weights"
     tables = [tabulate(steps.done, "keys", "github"), tabulate(cells, COLUMNS, "github")]
     (args.out / "gpu_check.md").write_text("\n\n".join([title, *tables]) + "\n", encoding="utf-8")
-    print(f"\n{tabulate(cells, COLUMNS)}\n\nWritten: {args.out}/gpu_check.json, {args.out}/gpu_check.md")
+    print(
+        f"\n{tabulate(cells, COLUMNS) if rows else 'No benchmark went well.'}\n\nWritten: {args.out}/gpu_check.json, {args.out}/gpu_check.md"
+    )
     content = {
         "device": measure.device_name(args.device),
         "torch": torch.__version__,
@@ -101,7 +106,7 @@ def tac_on_shapes(args: argparse.Namespace) -> list[str]:
 
 
 class Steps:
-    """The steps one after the other, each within its share of the time.
+    """The steps one after the other, within the time that they are allowed.
 
     Attributes:
         done: Name, result and seconds of each, and the last line of its log unless it is a benchmark that went well.
@@ -110,23 +115,26 @@ class Steps:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.done: list[dict[str, Any]] = []
-        self.end = time.monotonic()  # of the time that the steps so far may take
+        self.end = time.monotonic()
 
-    def run(self, name: str, command: Sequence[str], share: float) -> bool:
+    def allow(self, share: float) -> None:
+        """Give the next steps a share of the whole time; they may use what earlier ones have left as well."""
+        self.end += 60 * self.args.minutes * share
+
+    def run(self, name: str, command: Sequence[str], most: float = 1.0) -> bool:
         """Run a command with its output in a log.
 
         Args:
             name: Of the step.
             command: Its words.
-            share: Of the whole time; what earlier steps have left may be used as well.
+            most: Share of the whole time after which it is stopped, even if more is allowed.
 
         Returns:
             Whether it succeeded.
         """
         log = self.args.out / f"{name.replace(' ', '_').replace(',', '')}.log"
         start = time.monotonic()
-        self.end += 60 * self.args.minutes * share
-        limit = max(1.0, self.end - start)
+        limit = max(1.0, min(self.end - start, 60 * self.args.minutes * most))
         with open(log, "w", encoding="utf-8") as file:
             try:
                 code = subprocess.run(
@@ -142,7 +150,7 @@ class Steps:
         print(f"  {name}: {result}, {seconds} s{note}{'' if result == 'ok' else f' (see {log})'}", flush=True)
         return result == "ok"
 
-    def benchmark(self, trainer: str, prec: str, share: float) -> list[dict[str, Any]]:
+    def benchmark(self, trainer: str, prec: str) -> list[dict[str, Any]]:
         """Measure a trainer in a precision; return the rows, none if it failed."""
         args = self.args
         path = args.out / f"{trainer}_{prec}.json"
@@ -150,7 +158,7 @@ class Steps:
         batch = ["1"] if trainer == "AttriPrompt" else ["4"]
         words = ["--trainer", trainer, "--prec", prec, "--device", str(args.device), "--geometry", args.geometry]
         words += ["--classes", *map(str, args.classes), "--batch", *batch, "--repeats", "2", "--json", str(path)]
-        self.run(f"{trainer}, {prec}", [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *words], share)
+        self.run(f"{trainer}, {prec}", [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *words], most=0.15)
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
         return [{"trainer": trainer, "prec": prec, **row} for row in rows]
 
@@ -161,8 +169,9 @@ class Steps:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says something."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    """Return the last line of a log that has words."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [line for line in lines if any(map(str.isalpha, line))]
     return lines[-1] if lines else "nothing"
 
 
