@@ -64,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     title = f"{measure.device_name(args.device)}, torch {torch.__version__}, CLIP {args.geometry} with random weights"
     tables = [tabulate(steps.done, "keys", "github"), tabulate(cells, COLUMNS, "github")]
     (args.out / "gpu_check.md").write_text("\n\n".join([title, *tables]) + "\n", encoding="utf-8")
-    print(
-        f"\n{tabulate(cells, COLUMNS) if rows else 'No benchmark went well.'}\n\nWritten: {args.out}/gpu_check.json, {args.out}/gpu_check.md"
-    )
+    print(f"\n{tabulate(cells, COLUMNS) if rows else 'No benchmark went well.'}\n")
+    print(f"Written: {args.out}/gpu_check.json, {args.out}/gpu_check.md")
     content = {
         "device": measure.device_name(args.device),
         "torch": torch.__version__,
