@@ -83,10 +83,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, nargs="?", default=Path("gpu_check"), help="folder of the results")
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="cuda or cpu")
     parser.add_argument("--geometry", default="ViT-B/16", help="size of the benchmark's CLIP, see benchmark.py")
-    parser.add_argument("--classes", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--classes", type=int, nargs="+", help="default: 50 200 1000 on a GPU, 20 on a CPU")
     parser.add_argument("--precs", nargs="+", default=["fp32", "amp", "fp16"])
     parser.add_argument("--minutes", type=float, default=8)
     args = parser.parse_args(argv)
+    args.classes = args.classes or ([50, 200, 1000] if args.device.type == "cuda" else [20])
     if args.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU is found here; --device cpu --geometry small goes through the same steps")
     return args
