@@ -1,4 +1,4 @@
-"""Check and measure one device, without a network: tests on it, benchmarks of its precisions, one run of TAC.
+"""Check and measure one device, without a network: tests on it, one run of TAC, benchmarks of its precisions.
 
     python scripts/gpu_check.py OUT                                  # the first GPU, within 8 minutes
     python scripts/gpu_check.py OUT --device cpu --geometry small    # the same steps where there is no GPU
@@ -53,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     tests = [str(ROOT / "tests" / "trainers" / name) for name in TESTS]
     steps.allow(0.4)
     steps.run("tests", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests])
+    steps.allow(0.1)
+    steps.run("TAC on shapes", tac_on_shapes(args))
     rows: list[dict[str, Any]] = []
     steps.allow(0.5)
     for prec in args.precs:
         for trainer in TRAINERS:
             rows += steps.benchmark(trainer, prec)
-    steps.allow(0.1)
-    steps.run("TAC on shapes", tac_on_shapes(args))
     cells = [[row.get(column, "") for column in COLUMNS] for row in rows]
     title = f"{measure.device_name(args.device)}, torch {torch.__version__}, CLIP {args.geometry} with random weights"
     tables = [tabulate(steps.done, "keys", "github"), tabulate(cells, COLUMNS, "github")]
@@ -84,9 +84,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="cuda or cpu")
     parser.add_argument("--geometry", default="ViT-B/16", help="size of the benchmark's CLIP, see benchmark.py")
     parser.add_argument("--classes", type=int, nargs="+", help="default: 50 200 1000 on a GPU, 20 on a CPU")
-    parser.add_argument("--precs", nargs="+", default=["fp32", "amp", "fp16"])
+    parser.add_argument("--precs", nargs="+", help="default: fp32 amp fp16 on a GPU, fp32 amp on a CPU")
     parser.add_argument("--minutes", type=float, default=8)
     args = parser.parse_args(argv)
+    args.precs = args.precs or (["fp32", "amp", "fp16"] if args.device.type == "cuda" else ["fp32", "amp"])
     args.classes = args.classes or ([50, 200, 1000] if args.device.type == "cuda" else [20])
     if args.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU is found here; --device cpu --geometry small goes through the same steps")
@@ -172,7 +173,7 @@ def last_line(log: Path) -> str:
     """Return the last line of a log that has words."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [line for line in lines if any(map(str.isalpha, line))]
-    return lines[-1] if lines else "nothing"
+    return lines[-1][:100] if lines else "nothing"
 
 
 if __name__ == "__main__":
