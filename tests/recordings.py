@@ -80,19 +80,23 @@ def start(name, build, subsample="base"):
         pairs += [x for key, value in teacher_files().items() for x in (f"{node}.{key}", value)]
     trainer = build(TRAINERS[name], "DATASET.SUBSAMPLE_CLASSES", subsample, *pairs)
     assert list(trainer.classnames) == recording.info[f"classnames_{subsample}"]
+
+    def there(key):
+        return recording[key].to(trainer.device)
+
     weights = rename(trainer, {**recording.below("init_trainable/"), **recording.below("init_buffers/")})
     if "topk" in recording:  # the recording's class descriptions are not at hand, what came of them is
         weights["centers"] = recording["topk"]
     if weights and subsample == "base":
         if "topk" in recording:
-            trainer.text_anchors = torch.nn.functional.normalize(recording["fixed_embeddings"], dim=-1)
+            trainer.text_anchors = torch.nn.functional.normalize(there("fixed_embeddings"), dim=-1)
         missing = [key for key, _ in trainer.learner.named_parameters() if key not in weights]
         assert not missing, f"the recording has no start of {missing}"
         trainer.learner.load_state_dict({**trainer.learner.state_dict(), **weights})  # buffers are the trainer's own
     if "description_features" in recording:
-        trainer.description_features = recording["description_features"]
+        trainer.description_features = there("description_features")
     if "fixed_embeddings_new" in recording:
-        trainer.text_anchors = recording["fixed_embeddings" if subsample == "base" else "fixed_embeddings_new"]
+        trainer.text_anchors = there("fixed_embeddings" if subsample == "base" else "fixed_embeddings_new")
     return trainer, recording
 
 

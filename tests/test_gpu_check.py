@@ -21,12 +21,16 @@ def test_steps(gpu_check, tmp_path):
     """Catches: a failure that is called ok, one that ends the check, a step without an end, a lost log."""
     args = gpu_check.parse_args([str(tmp_path), "--device", "cpu", "--minutes", "0.1"])
     steps = gpu_check.Steps(args)
-    assert steps.run(
-        "good one", [sys.executable, "-c", "import os; print(os.environ['CLUSTERPROMPT_TEST_DEVICE'])"], 0.5
+    steps.allow(10.0)
+    assert steps.run("good one", [sys.executable, "-c", "import os; print(os.environ['CLUSTERPROMPT_TEST_DEVICE'])"])
+    assert not steps.run("bad", [sys.executable, "-c", "print('why'); raise SystemExit(3)"])
+    assert not steps.run(
+        "slow", [sys.executable, "-c", "import time; print('on', flush=True); time.sleep(60)"], most=0.3
     )
-    assert not steps.run("bad", [sys.executable, "-c", "raise SystemExit(3)"], 0.5)
-    assert not steps.run("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
-    assert [step["result"].split()[0] for step in steps.done] == ["ok", "failed,", "stopped"]
+    steps.end -= 60  # as after slow steps
+    assert not steps.run("late", [sys.executable, "-c", "import time; time.sleep(60)"])
+    assert [step["result"] for step in steps.done] == ["ok", "failed", "out of time", "out of time"]
+    assert steps.done[1]["last line of its log"] == "why" and steps.done[3]["seconds"] < 5
     assert (tmp_path / "good_one.log").read_text() == "cpu\n"
 
 

@@ -62,6 +62,7 @@ def joined(use_cuda: bool) -> Iterator[None]:
             raise
         before = signal.SIG_IGN  # for torchrun's SIGTERM, so that the message below is printed
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's prints a stack as the loaders' workers end
         if store.add("lost", 1) > 1:  # another process says it
             raise SystemExit(2) from error
         raise ProcessLostError(

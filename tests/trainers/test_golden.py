@@ -1,5 +1,7 @@
 """The trainers against the recorded numbers of the official implementations (tests/golden/README.md)."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 def draws_dropout_as_recorded() -> bool:
-    """Tell whether this torch draws dropout masks as the one that recorded did; older ones do not."""
+    """Tell whether dropout masks are drawn as in the recording; older versions of torch and GPUs draw others."""
+    if os.environ.get("CLUSTERPROMPT_TEST_DEVICE") == "cuda":
+        return False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         return int((torch.nn.functional.dropout(torch.ones(32, 128), 0.3) != 0).sum()) == 2895
@@ -23,7 +27,7 @@ def recorded(request, build):
     """A trainer in the recording's initial state, and the recording."""
     if request.param in ("tac_dropout", "clip_lora") and not draws_dropout_as_recorded():
         pytest.skip(
-            "this torch draws other dropout masks than the recording's; "
+            "dropout masks are drawn here otherwise than in the recording; "
             "the recording without dropout is replayed all the same"
         )
     return start(request.param, build)
@@ -118,7 +122,7 @@ def test_official_checkpoint_on_new_classes(name, build, tmp_path):
 def test_zero_shot_text_features(build):
     """The hand-written prompt must be the data set's, and the features those of stock CLIP."""
     trainer, recording = start("zeroshotclip", build)
-    torch.testing.assert_close(trainer.text_features(), recording["text_features_base"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(trainer.text_features().cpu(), recording["text_features_base"], rtol=0, atol=1e-5)
 
 
 def test_kmeans_gives_the_official_centers():

@@ -37,7 +37,8 @@ def test_parts_add_up(name, build, monkeypatch):
     """Catches: a part weighted wrongly, a text gradient lost or counted twice, a term of the whole batch cut apart."""
     trainer = build(name, *WITHOUT_DROPOUT.get(name, ()), "DATALOADER.TRAIN_X.BATCH_SIZE", 5)
     for weight in trainer.learner.parameters():
-        weight.data += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+        weight.data += 0.02 * noise.to(weight.device)
     whole, expected = gradients(trainer, 0)
     calls = []
     features = trainer.text_features

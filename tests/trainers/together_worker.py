@@ -36,7 +36,7 @@ def run(name, data, backbone, output):
     with torch.no_grad(), trainer.fixed_classes():
         logits = trainer.model_inference(images)
     return {
-        "history": [{key: entry[key] for key in ("loss", "losses")} for entry in record.history],
+        "losses": [entry["loss"] for entry in record.history],
         "weights": trainer.learner.state_dict(),
         "logits": logits,
         "accuracy": record.accuracy,
@@ -44,17 +44,21 @@ def run(name, data, backbone, output):
 
 
 def main():
-    """Run all methods; the first process writes."""
-    data, backbone, output, *methods = sys.argv[1:]
+    """Run the methods of the command line in the processes of torchrun."""
     torch.set_num_threads(1)
     with joined(use_cuda=False):
-        for name in methods:
-            try:
-                found = run(name, data, backbone, output)
-            except ValueError as error:
-                found = {"refused": str(error)}
-            if ranks.rank() == 0:
-                torch.save(found, Path(output, f"{ranks.count()}-{name}.pt"))
+        run_all(*sys.argv[1:])
+
+
+def run_all(data, backbone, output, *methods):
+    """Run methods one after the other; the first process writes."""
+    for name in methods:
+        try:
+            found = run(name, data, backbone, output)
+        except ValueError as error:
+            found = {"refused": str(error)}
+        if ranks.rank() == 0:
+            torch.save(found, Path(output, f"{ranks.count()}-{name}.pt"))
 
 
 if __name__ == "__main__":
