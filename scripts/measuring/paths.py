@@ -76,7 +76,8 @@ def measured(run: Step | Test, path: str, args: argparse.Namespace, chunky: bool
     with contextlib.ExitStack() as stack:
         if path == "plain":
             stack.enter_context(mock.patch.object(encoders, "encode_text", slow_text))
-            stack.enter_context(mock.patch.object(encoders, "encode_image", plain.encode_image))
+            for name in ("encode_image", "encode_image_inserted"):
+                stack.enter_context(mock.patch.object(encoders, name, getattr(plain, name)))
         release_memory()
         held = held_mb(args.device)
         measure.reset_peak_memory(args.device)
