@@ -77,7 +77,7 @@ def parse_args() -> argparse.Namespace:
 def arguments(args: argparse.Namespace, name: str, geometry: str) -> argparse.Namespace:
     """Return what :func:`made_up.build` asks for."""
     own = {"trainer": name, "geometry": geometry, "views": made_up.VIEWS.get(name, 1), "prec": "fp32"}
-    return argparse.Namespace(**{**vars(args), **own, "device": CPU, "micro_batch": None})
+    return argparse.Namespace(**{**vars(args), **own, "device": CPU, "micro_batch": None, "layers": None})
 
 
 def yaml_of(name: str) -> str:

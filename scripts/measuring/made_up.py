@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import clusterprompt
 from clusterprompt.clip_patches.anatomy import clamp_logit_scale
@@ -46,10 +46,11 @@ def class_names(count: int) -> list[str]:
     return names
 
 
-def random_clip(geometry: str) -> CLIP:
-    """Build a CLIP of a given size whose activations stay in a sane range."""
+def random_clip(geometry: str, layers: int | None = None) -> CLIP:
+    """Build a CLIP of a given size, perhaps with other numbers of layers, whose activations stay in a sane range."""
     torch.manual_seed(0)
-    clip = untrained_clip(GEOMETRIES[geometry])
+    sizes = GEOMETRIES[geometry]
+    clip = untrained_clip((*sizes[:2], layers or sizes[2], *sizes[3:9], layers or sizes[9]))
     clamp_logit_scale(clip, least=100, most=100)  # as in a trained CLIP
     return clip.eval().requires_grad_(False)
 
@@ -59,17 +60,17 @@ def build(
     classes: int,
     batch: int,
     yaml: str = "",
-    clip: Callable[[str], CLIP] = random_clip,
+    clip: Callable[[str], CLIP] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> PromptTrainer:
-    """Construct the trainer over a random CLIP, made-up class names and one grey image, without any data set.
+    """Construct the trainer over a random CLIP, made-up class names and one image, without any data set.
 
     Args:
-        args: With the trainer, geometry, prec, views, device and micro_batch.
+        args: With the trainer, geometry, prec, views, device, micro_batch and layers.
         classes: Number of classes.
         batch: Number of training images.
         yaml: Config that is merged first; none for the method's defaults.
-        clip: Builds a CLIP by name.
+        clip: Builds a CLIP by name; default :func:`random_clip`.
         options: Options of the method that differ, where it has them.
     """
     import dassl.engine
@@ -82,7 +83,7 @@ def build(
     registered = dassl.engine.TRAINER_REGISTRY.get(args.trainer)
 
     def load_clip(name: str, precision: str, device: torch.device) -> CLIP:
-        return clip(name).to(device)
+        return (clip(name) if clip else random_clip(name, args.layers)).to(device)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -118,25 +119,28 @@ def build_cfg(args: argparse.Namespace, batch: int, yaml: str, options: Mapping[
     for key, value in {**without_files, **options}.items():
         if key in node:
             node[key] = value
+    layers = args.layers or GEOMETRIES[args.geometry][2]
     for key in node:
         if args.micro_batch and key.endswith("_DROPOUT"):
             node[key] = 0.0  # parts draw other masks than the whole batch
-        if args.geometry == "small" and key.startswith("PROMPT_DEPTH"):
-            node[key] = min(node[key], GEOMETRIES["small"][2])
-        if args.geometry == "small" and key == "CROSS_LAYER":
+        if key.startswith("PROMPT_DEPTH"):
+            node[key] = min(node[key], layers)
+        if layers < 12 and key == "CROSS_LAYER":
             node[key] = -1
     return cfg
 
 
 def made_up_data(cfg: Any, *_: Any, classes: int, batch: int) -> SimpleNamespace:
-    """Stand in for Dassl's DataManager: made-up classes, and one grey image as often as the batch is large."""
+    """Stand in for Dassl's DataManager: made-up classes, and one image as often as the batch is large."""
     from dassl.data.data_manager import build_data_loader
     from dassl.data.datasets import Datum
     from dassl.data.transforms import build_transform
 
     names = class_names(classes)
-    with tempfile.NamedTemporaryFile(suffix=".png", delete=False) as file:
-        Image.new("RGB", cfg.INPUT.SIZE, "grey").save(file)
+    with tempfile.NamedTemporaryFile(suffix=".jpg", delete=False) as file:
+        Image.effect_noise((500, 375), 60).filter(ImageFilter.GaussianBlur(2)).convert("RGB").save(
+            file
+        )  # as photos are
     atexit.register(os.unlink, file.name)
     images = [Datum(impath=file.name, label=i % classes, classname=names[i % classes]) for i in range(batch)]
     dataset = SimpleNamespace(classnames=names, train_x=images, val=[], test=[])

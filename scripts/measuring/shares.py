@@ -6,16 +6,13 @@ function it runs, one of the backward pass to the tower of the operation that it
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from clusterprompt.clip_patches import encoders
