@@ -69,7 +69,7 @@ def draw(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
 
 def _figure(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, NullLocator
+    from matplotlib.ticker import NullFormatter, NullLocator, StrMethodFormatter
 
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(2.6 * len(axes) + 0.6, 5), layout="constrained")
@@ -89,6 +89,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         bottom.xaxis.set_minor_locator(NullLocator())
         bottom.set_xticks(sizes, [str(size) for size in sizes], rotation=45 if len(sizes) > 5 else 0)
     for place in grid[:, 0]:
+        place.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         place.yaxis.set_minor_formatter(NullFormatter())
     grid[0, 0].legend()
     return figure
