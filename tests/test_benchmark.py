@@ -43,9 +43,9 @@ class Products:
 
 def test_backward_pass_belongs_to_its_tower(shares, monkeypatch):
     """Catches: a backward pass, two thirds of the time here, that counts as outside, or all as inside."""
-    mostly = shares.shares(Products(monkeypatch, inside=600, outside=60))
+    mostly, _ = shares.shares(Products(monkeypatch, inside=600, outside=60))
     assert mostly["text"] > 0.8 and mostly["linear"] > 0.7 and mostly["vision"] == 0
-    assert shares.shares(Products(monkeypatch, inside=60, outside=600))["outside"] > 0.8
+    assert shares.shares(Products(monkeypatch, inside=60, outside=600))[0]["outside"] > 0.8
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_shares_add_up(benchmark, shares, capsys):
     from measuring.made_up import build
 
     args = benchmark.arguments_of(benchmark.parse_args(SMALL), "TAC")
-    found = shares.shares(Step(build(args, 6, 2), args, 2))
+    found, _ = shares.shares(Step(build(args, 6, 2), args, 2))
     assert sum(found[name] for name in ("vision", "text", "outside")) == pytest.approx(1)
     assert sum(found[name] for name in (*shares.KINDS, "other", "outside")) == pytest.approx(1)
     assert min(found[name] for name in ("vision", "text", "linear", "attention", "elementwise")) > 0.005

@@ -46,7 +46,7 @@ def grow(args: argparse.Namespace, axis: str) -> Iterator[dict[str, Any]]:
             setattr(own, axis, size)
         trainer = build(own, classes, batch)
         run = Step(trainer, own, batch)
-        places = shares(run)
+        places, _ = shares(run)
         fast = measured(run, "fast", own)
         row = {"axis": axis, "size": size, "fast cpu": round(fast.cpu, 2), "fast mb": round(fast.mb)}
         if not args.fast_only and classes <= PLAIN_CLASSES * args.plain_chunk:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def build(
     clip: Callable[[str], CLIP] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> PromptTrainer:
-    """Construct the trainer over a random CLIP, made-up class names and one image, without any data set.
+    """Construct the trainer over a random CLIP, made-up classes and one image, without any data set.
 
     Args:
         args: With the trainer, geometry, prec, views, device, micro_batch and layers.
@@ -93,10 +93,19 @@ def build(
             for name in ("load_data", "load_unlabelled"):
                 if hasattr(module, name):
                     stack.enter_context(mock.patch.object(module, name, manager))
+            if hasattr(module, "class_anchors"):
+                stack.enter_context(mock.patch.object(module, "class_anchors", drawn_anchors))
         torch.manual_seed(0)
         trainer = registered(cfg)
     trainer.num_batches, trainer.epoch, trainer.batch_idx = 10**9, 0, 0
     return trainer
+
+
+def drawn_anchors(clip: CLIP, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
+    """Stand in for the frozen features of the classes, (C, d), which take longer than many steps."""
+    return torch.nn.functional.normalize(
+        torch.randn(len(sentences), clip.text_projection.shape[1]).to(clip.text_projection.device), dim=-1
+    )
 
 
 def build_cfg(args: argparse.Namespace, batch: int, yaml: str, options: Mapping[str, object]) -> Any:

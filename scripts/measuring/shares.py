@@ -35,16 +35,17 @@ KINDS = {  # the first that is found in an operation's name, or in the name of o
 }
 
 
-def shares(run: Step | Test) -> dict[str, float]:
+def shares(run: Step | Test) -> tuple[dict[str, float], float]:
     """Profile one run on the CPU.
 
     Returns:
         Shares by place (``vision``, ``text``, ``outside``) and by kind of work inside the towers (``linear``,
-        ``attention``, ``elementwise``, ``memory``, ``other``); each group, with ``outside`` in both, adds up to 1.
+        ``attention``, ``elementwise``, ``memory``, ``other``), of which each group adds up to 1, with ``outside`` in
+        both; and the CPU seconds of the run.
     """
     run(keep=True)  # what is computed once
     with in_towers(), profile(activities=[ProfilerActivity.CPU]) as found, record_function(STEP):
-        run(keep=True)
+        seconds = timed(lambda: run(keep=True))[1]
     events: list[Any] = list(found.events())
     forward = {e.sequence_nr: tower_of(e) for e in events if e.sequence_nr >= 0 and not backward(e)}
     spent: dict[str, float] = defaultdict(float)
@@ -56,7 +57,7 @@ def shares(run: Step | Test) -> dict[str, float]:
         if tower:
             spent[kind_of(event)] += event.self_cpu_time_total
     total = sum(spent[place] for place in (*TOWERS, "outside"))
-    return {name: spent[name] / total for name in (*TOWERS, "outside", *KINDS, "other")}
+    return {name: spent[name] / total for name in (*TOWERS, "outside", *KINDS, "other")}, seconds
 
 
 @contextlib.contextmanager
