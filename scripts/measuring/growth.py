@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXES: Mapping[str, Sequence[int]] = {
-    "classes": (50, 100, 200, 400, 1000, 2000, 4000),
+    "classes": (50, 100, 200, 1000, 4000),
     "views": (1, 2, 4, 8),
     "layers": (3, 6, 12),
-    "images": (1, 2, 4, 8, 16),
+    "images": (1, 4, 16),
 }
 PLACES = ("vision", "text", "outside")
 PLAIN_CLASSES = 2  # multiples of --plain-chunk up to which the plain path runs
