@@ -18,8 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import benchmark
 import torch
+from measuring import made_up
+from measuring.cases import Step
+from measuring.clocks import CPU, timed
 from tabulate import tabulate
 
 from clusterprompt import dassl_compat, registration
@@ -63,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=Path, help="file of the timed steps")
-    parser.add_argument("--geometry", choices=benchmark.GEOMETRIES, default="ViT-B/32", help="CLIP of the timed steps")
+    parser.add_argument("--geometry", choices=made_up.GEOMETRIES, default="ViT-B/32", help="CLIP of the timed steps")
     parser.add_argument("--classes", type=int, default=50, help="classes of the timed steps")
     parser.add_argument("--batch", type=int, default=4, help="images of the timed steps")
     parser.add_argument("--repeats", type=int, default=2, help="the fastest counts")
@@ -73,9 +75,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def arguments(args: argparse.Namespace, name: str, geometry: str) -> argparse.Namespace:
-    """Return what :func:`benchmark.build` asks for."""
-    own = {"trainer": name, "geometry": geometry, "views": benchmark.VIEWS.get(name, 1), "prec": "fp32"}
-    return argparse.Namespace(**{**vars(args), **own, "device": benchmark.CPU, "micro_batch": None})
+    """Return what :func:`made_up.build` asks for."""
+    own = {"trainer": name, "geometry": geometry, "views": made_up.VIEWS.get(name, 1), "prec": "fp32"}
+    return argparse.Namespace(**{**vars(args), **own, "device": CPU, "micro_batch": None, "layers": None})
 
 
 def yaml_of(name: str) -> str:
@@ -93,21 +95,21 @@ def count(args: argparse.Namespace, name: str, clips: dict[str, CLIP]) -> Prompt
         return clips[wanted]
 
     own, teacher = arguments(args, name, "ViT-B/16"), {"TEACHER_NAME": "ViT-L/14"} if name == "PromptKD" else {}
-    return benchmark.build(own, COUNTED, COUNTED * SHOTS, yaml_of(name), clip, teacher)
+    return made_up.build(own, COUNTED, COUNTED * SHOTS, yaml_of(name), clip, teacher)
 
 
 def time_steps(args: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
     """Return the CPU seconds of a step of each method; the file is written after each one."""
     seconds = json.loads(args.steps.read_text("utf-8")) if args.steps.is_file() else {}
-    clip = benchmark.random_clip(args.geometry)
+    clip = made_up.random_clip(args.geometry)
     for name in names:
         if name in seconds or name == "ZeroshotCLIP":
             continue
         own = arguments(args, name, args.geometry)
-        trainer = benchmark.build(own, args.classes, args.batch, yaml_of(name), lambda _: clip)
-        step = benchmark.Step(trainer, own, args.batch)
+        trainer = made_up.build(own, args.classes, args.batch, yaml_of(name), lambda _: clip)
+        step = Step(trainer, own, args.batch)
         step(keep=True)  # what is computed once
-        seconds[name] = min(benchmark.timed(partial(step, keep=True))[1] for _ in range(args.repeats))
+        seconds[name] = min(timed(partial(step, keep=True))[1] for _ in range(args.repeats))
         args.steps.write_text(json.dumps(seconds, indent=1), "utf-8")
         print(f"{name}: {seconds[name]:.3f} s", flush=True)
     return seconds
