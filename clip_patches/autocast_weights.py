@@ -22,6 +22,8 @@ def cast_once(weight: Tensor) -> Tensor:
     device = weight.device.type
     if weight.requires_grad or weight.dtype != torch.float32 or not torch.is_autocast_enabled(device):
         return weight
+    if weight.is_inference():  # it does not count its changes
+        return weight
     state: State = (weight._version, weight.data_ptr(), torch.get_autocast_dtype(device))
     kept = _casts.get(weight)
     if kept is None or kept[0] != state:

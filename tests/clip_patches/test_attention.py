@@ -55,3 +55,6 @@ def test_cast_once():
         weight.data = torch.ones(8, 8)
         assert torch.equal(cast_once(weight), torch.ones(8, 8))
         assert cast_once(weight.requires_grad_()) is weight
+        with torch.inference_mode():
+            loaded_here = torch.randn(8, 8)
+            assert cast_once(loaded_here) is loaded_here
