@@ -311,6 +311,7 @@ def compare(what: str, run: Step | Test, args: argparse.Namespace, classes: int,
         [
             mock.patch.object(encoders, "encode_text", slow_text),
             mock.patch.object(encoders, "encode_image", plain.encode_image),
+            mock.patch.object(encoders, "encode_image_inserted", plain.encode_image_inserted),
         ],
     )
     results = {"plain": [], "fast": []}
@@ -350,6 +351,7 @@ def compare(what: str, run: Step | Test, args: argparse.Namespace, classes: int,
         "fast MB": round(fm),
         "memory": "-" if chunky else round(fm / pm, 2),
         "of peak": f"{counter.get_total_flops() / fw / peak:.0%}",
+        "GFLOP": round(counter.get_total_flops() / 1e9, 1),
         "max diff": f"{run.difference(results['fast'][-1][3], results['plain'][-1][3]):.1e}",
     }
 
