@@ -83,8 +83,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/methods.md")
     args = parser.parse_args()
-    if args.trainers and not args.costs:
-        parser.error("--trainers says what to measure; name the file of the costs too, as --costs costs.json")
+    if (args.trainers or args.write) and not args.costs:
+        parser.error("--trainers and --write need the file of the costs, as --costs costs.json")
     return args
 
 
