@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .autocast_weights import cast_once
 from .stock import Block
 
 
@@ -65,7 +66,8 @@ def _project(block: Block, x: Tensor, names: str) -> Sequence[Tensor]:
     """Return some neighbours of queries, keys and values, "q", "kv" or "qkv", each (..., T, D)."""
     first, width, x = "qkv".index(names), x.shape[-1], block.ln_1(x)
     rows = slice(first * width, (first + len(names)) * width)
-    projected = F.linear(x, block.attn.in_proj_weight[rows], block.attn.in_proj_bias[rows]).chunk(len(names), dim=-1)
+    weight = cast_once(block.attn.in_proj_weight)[rows]
+    projected = F.linear(x, weight, block.attn.in_proj_bias[rows]).chunk(len(names), dim=-1)
     paths = paths_of(block)
     return [beside(paths, name, x, y) for name, y in zip(names, projected)] if paths else projected
 
@@ -106,5 +108,23 @@ def finish_block(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask:
         The new states of the querying tokens, (N, Tq, D).
     """
     out, projection = attend(q, k, v, block.attn.num_heads, mask), block.attn.out_proj
-    x = x + beside(paths_of(block), "o", out, F.linear(out, projection.weight, projection.bias))
-    return x + block.mlp(block.ln_2(x))
+    x = x + beside(paths_of(block), "o", out, F.linear(out, cast_once(projection.weight), projection.bias))
+    return x + feed_forward(block, block.ln_2(x))
+
+
+def feed_forward(block: Block, x: Tensor) -> Tensor:
+    """Return what the MLP of a block makes of its input; (..., D).
+
+    QuickGELU, ``h * sigmoid(1.702 h)``, is ``silu(1.702 h) / 1.702``: one kernel, which keeps one tensor for the
+    backward pass where the product keeps two.
+    """
+    if type(block.mlp.gelu).__name__ != "QuickGELU":
+        return block.mlp(x)
+    first, second = block.mlp.c_fc, block.mlp.c_proj
+    hidden = quick_gelu(F.linear(x, cast_once(first.weight), first.bias))
+    return F.linear(hidden, cast_once(second.weight), second.bias)
+
+
+def quick_gelu(h: Tensor) -> Tensor:
+    """Return QuickGELU of a tensor that nobody else reads: its memory is used."""
+    return F.silu(h.mul_(1.702)).mul_(1 / 1.702)

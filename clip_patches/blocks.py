@@ -49,7 +49,7 @@ class Slots:
 
     Attributes:
         count: Number of inserted tokens, E.
-        aside: Their states while they are set aside, (N, E, D).
+        aside: Their states while they are set aside, (N, E, D), or (1, E, D) where all sequences have the same.
         inside: Whether they are among the others.
     """
 
@@ -71,19 +71,26 @@ class Slots:
         """
         given, slot, end = self._given(layer), self.slot, self.slot + self.count
         if isinstance(given, Tensor):
-            self.aside = given.expand(x.shape[0], -1, -1)
+            self.aside = given if given.dim() == 3 else given.unsqueeze(0)
         elif given is not None:
             x = torch.cat([x[:, :slot], given(x[:, slot:end]).to(x.dtype), x[:, end:]], dim=1)
         overwritten = isinstance(self._given(layer + 1), Tensor)
         if self.aside is not None and not overwritten and layer != self.last:
             # From here on they are ordinary tokens.
-            x = torch.cat([x[:, :slot], self.aside, x[:, slot:]], dim=1)
+            x = torch.cat([x[:, :slot], self.aside.expand(x.shape[0], -1, -1), x[:, slot:]], dim=1)
             self.aside, self.inside = None, True
         elif self.inside and overwritten:
             # And here they no longer are.
             self.aside, x = x[:, slot:end], torch.cat([x[:, :slot], x[:, end:]], dim=1)
             self.inside = False
         return x
+
+    def with_aside(self, block: Block, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the keys and values of the tokens set aside, if there are any, behind those of a sequence, (N, T, D)."""
+        if self.aside is None:
+            return k, v
+        more_k, more_v = (y.expand(k.shape[0], -1, -1) for y in keys_values(block, self.aside))
+        return torch.cat([k, more_k], dim=1), torch.cat([v, more_v], dim=1)
 
     def _given(self, layer: int) -> Tensor | Change | None:
         """Return what is given to the slots at the input of a layer."""
@@ -183,7 +190,5 @@ def run_blocks(
                 x = x[rows, position].unsqueeze(1)  # (N, 1, D)
                 visible = visible if visible is None else visible[position][:, None, None]  # (N, 1, 1, keys)
             q = queries(block, x)
-        if slots.aside is not None:
-            k, v = (torch.cat(pair, dim=1) for pair in zip((k, v), keys_values(block, slots.aside)))
-        x = tower.finish(layer, x, q, k, v, visible)
+        x = tower.finish(layer, x, q, *slots.with_aside(block, k, v), visible)
     return x if inserted else x.squeeze(1)

@@ -104,8 +104,7 @@ def _prefix_keys_values(
             q, k, v = queries_keys_values(block, x)
         else:
             k, v = keys_values(block, x)
-        if slots.aside is not None:
-            k, v = (torch.cat(pair, dim=1) for pair in zip((k, v), keys_values(block, slots.aside)))
+        k, v = slots.with_aside(block, k, v)
         out.append((k, v))
         if layer < layers:
             x = tower.finish(layer, x, q, k, v, visible[: x.shape[1], : k.shape[1]])

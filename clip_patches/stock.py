@@ -14,7 +14,9 @@ from torch import Tensor, nn
 class MLP(nn.Sequential):
     """The feed-forward part of a block."""
 
+    c_fc: nn.Linear
     gelu: nn.Module
+    c_proj: nn.Linear
 
 
 class Block(nn.Module):

@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING
 
 import benchmark
 import torch
+from measuring import made_up
+from measuring.cases import Step, Test
+from measuring.clocks import timed
+from measuring.paths import compare
 from tabulate import tabulate
 from torch import nn
 
@@ -77,7 +81,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--costs", type=Path, help="file of the measured costs")
     parser.add_argument("--trainers", nargs="+", metavar="NAME", help="only measure these, and print no table")
-    parser.add_argument("--geometry", choices=benchmark.GEOMETRIES, default="ViT-B/16", help="CLIP of the costs")
+    parser.add_argument(
+        "--geometry",
+        choices=[name for name in made_up.GEOMETRIES if name != "small"],
+        default="ViT-B/16",
+        help="CLIP of the costs",
+    )
     parser.add_argument("--classes", type=int, default=50, help="classes of the costs")
     parser.add_argument("--batch", type=int, default=4, help="images of the costs")
     parser.add_argument("--threads", type=int, default=2)
@@ -92,7 +101,7 @@ def arguments(args: argparse.Namespace, name: str, geometry: str) -> argparse.Na
     """Return what `benchmark.py` asks for."""
     words = ["--trainer", name, "--geometry", geometry, "--threads", str(args.threads), "--repeats", "1"]
     images = ["--batch", str(args.batch), "--test-images", str(args.batch)]
-    return benchmark.parse_args([*words, "--classes", str(args.classes), *images])
+    return benchmark.arguments_of(benchmark.parse_args([*words, "--classes", str(args.classes), *images]), name)
 
 
 def yaml_of(name: str) -> str:
@@ -110,7 +119,7 @@ def count(args: argparse.Namespace, name: str, clips: dict[str, CLIP]) -> Prompt
         return clips[wanted]
 
     own, teacher = arguments(args, name, "ViT-B/16"), {"TEACHER_NAME": "ViT-L/14"} if name == "PromptKD" else {}
-    return benchmark.build(own, COUNTED, COUNTED * SHOTS, yaml_of(name), clip, teacher)
+    return made_up.build(own, COUNTED, COUNTED * SHOTS, yaml_of(name), clip, teacher)
 
 
 def variants(name: str) -> list[tuple[str, str, dict[str, float]]]:
@@ -124,23 +133,22 @@ def variants(name: str) -> list[tuple[str, str, dict[str, float]]]:
 def measure_costs(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, dict]]:
     """Return a row of the benchmark for a step and for a test of each method; the file is written after each one."""
     costs = json.loads(args.costs.read_text("utf-8")) if args.costs.is_file() else {}
-    clip = benchmark.random_clip(args.geometry)
+    clip = made_up.random_clip(args.geometry)
     rate = matmul_rate()
-    peak = rate * 1e9 * args.threads
     for name, title, options in [variant for each in names for variant in variants(each)]:
         if title in costs:
             continue
         own = arguments(args, name, args.geometry)
-        trainer = benchmark.build(own, args.classes, args.batch, yaml_of(name), lambda _: clip, options)
-        runs: dict[str, benchmark.Step | benchmark.Test] = {}
+        trainer = made_up.build(own, args.classes, args.batch, yaml_of(name), lambda _: clip, options)
+        runs: dict[str, Step | Test] = {}
         if trainer.learner is not None:
             leave_start(trainer.learner)
-            runs["step"] = benchmark.Step(trainer, own, args.batch)
+            runs["step"] = Step(trainer, own, args.batch)
             runs["step"](keep=True)  # what is computed once
-        runs["test"] = benchmark.Test(trainer, own)
-        costs[title] = {what: benchmark.compare(what, run, own, args.classes, peak) for what, run in runs.items()}
+        runs["test"] = Test(trainer, own)
+        costs[title] = {what: compare(what, run, own, args.classes) for what, run in runs.items()}
         for cost in costs[title].values():
-            cost["of CPU peak"] = f"{cost['GFLOP'] / cost['fast CPU-s'] / rate:.0%}"
+            cost["of CPU peak"] = f"{cost.pop('rate') * cost['fast s'] / cost['fast CPU-s'] / rate:.0%}"
         args.costs.write_text(json.dumps(costs, indent=1), "utf-8")
         print(f"{title}: {costs[title]}", flush=True)
     return costs
@@ -155,9 +163,9 @@ def leave_start(learner: nn.Module) -> None:
 
 
 def matmul_rate(size: int = 3072) -> float:
-    """Measure how many GFLOP of a matmul a second of CPU time computes."""
+    """Measure how many operations of a matmul a second of CPU time computes."""
     a, b = torch.randn(2, size, size)
-    return 2 * size**3 / 1e9 / min(benchmark.timed(lambda: a @ b)[1] for _ in range(6))
+    return 2 * size**3 / min(timed(lambda: a @ b)[1] for _ in range(6))
 
 
 def cost_row(title: str, cost: Mapping[str, Mapping]) -> dict[str, str]:

@@ -14,6 +14,7 @@ TOOLS = {
     "scripts.benchmark",
     "scripts.gpu_check",
     "scripts.method_table",
+    *(f"scripts.measuring.{name}" for name in ("__init__", "cases", "clocks", "growth", "made_up", "paths", "shares")),
     "scripts.pretrain_tiny_clip",
 }  # developers' programs; other scripts are doors
 

@@ -1,0 +1,1 @@
+"""What the developers' measurements share: trainers built without data, their steps and tests, clocks."""
