@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import clusterprompt
-from clusterprompt.clip_patches.anatomy import clamp_logit_scale
+from clusterprompt.clip_patches.anatomy import anatomy, clamp_logit_scale, logit_scale
 from clusterprompt.clip_patches.loading import untrained_clip
 from clusterprompt.clip_patches.stock import CLIP
 from clusterprompt.trainers.parts.data import ImageLoader
@@ -103,9 +103,8 @@ def build(
 
 def drawn_anchors(clip: CLIP, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
     """Stand in for the frozen features of the classes, (C, d), which take longer than many steps."""
-    return torch.nn.functional.normalize(
-        torch.randn(len(sentences), clip.text_projection.shape[1]).to(clip.text_projection.device), dim=-1
-    )
+    features = torch.randn(len(sentences), anatomy(clip).joint_width)
+    return torch.nn.functional.normalize(features, dim=-1).to(logit_scale(clip).device)
 
 
 def build_cfg(args: argparse.Namespace, batch: int, yaml: str, options: Mapping[str, object]) -> Any:

@@ -288,7 +288,7 @@ def test_a_node_is_killed(output, caltech_root, clip_file, monkeypatch, tmp_path
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 20, "SHOTS": 2}.items():
+    for key, value in {"DATA": caltech_root, "BACKBONE": clip_file, "EPOCHS": 80, "SHOTS": 2}.items():
         monkeypatch.setenv(key, str(value))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     words = "--protocol base2new --trainers CoOp --datasets caltech101 --seeds 1 2 DATALOADER.NUM_WORKERS 0".split()
