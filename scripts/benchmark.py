@@ -19,7 +19,6 @@ import argparse
 import copy
 import json
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.json:
             Path(args.json).write_text(json.dumps({"arguments": vars(args), "rows": rows}, indent=1, default=str))
     print(tabulate(rows, headers="keys"))
-    print(f"the process held at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB\n")
     print(LEGEND_OF_SHARES if args.profile else "" if args.scaling else LEGEND)
     if args.picture:
         growth.draw(rows, title, args.picture)
