@@ -11,7 +11,6 @@ import pytest
 import support
 import torch
 from clip import tokenize
-from dassl.engine import TRAINER_REGISTRY
 
 from clusterprompt import load_run
 from clusterprompt.clip_patches import text_source
@@ -22,7 +21,7 @@ from clusterprompt.trainers.parts.described import Described
 from clusterprompt.trainers.parts.resume import FILE, read_state
 from clusterprompt.use.convert import convert
 
-READERS = [cls.__name__ for cls in own_trainers() if "DESCRIPTIONS" in cls.options]
+READERS = {cls.__name__: cls for cls in own_trainers() if "DESCRIPTIONS" in cls.options}
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_the_record_says_the_source(method, official, data, make, caplog):
             (data, (key, str(official / "descriptions")), "official descriptions"),
             (official, (key, str(own)), "own file mine.json (sha256 "),
             (official, (key, "templates"), "templates"),
-            *([] if issubclass(TRAINER_REGISTRY.get(method), Described) else [(data, (), "templates")]),
+            *([] if issubclass(READERS[method], Described) else [(data, (), "templates")]),
         ]
     ):
         caplog.clear()
