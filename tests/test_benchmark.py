@@ -85,6 +85,7 @@ def test_fast_only(benchmark, monkeypatch, capsys):
 @pytest.mark.slow
 def test_growth(benchmark, monkeypatch, tmp_path, capsys):
     """Catches: sizes that do not reach the trainer, a plain path beyond its limit, a picture without its lines."""
+    pytest.importorskip("matplotlib")
     from measuring import growth
 
     monkeypatch.setattr(growth, "AXES", {"classes": (6, 9, 20), "layers": (1, 4)})
