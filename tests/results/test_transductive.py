@@ -38,6 +38,7 @@ def test_every_format(form, output, capsys):
 
 def test_page_and_short_tables(output):
     """Catches: the mark missing on the page, or in what compare prints and writes."""
+    pytest.importorskip("matplotlib")
     assert results.main([str(output), "--html", str(output / "page.html")]) == 0
     assert "PromptKD (transductive)" in (output / "page.html").read_text()
     (table,) = (table for table in build(collect_runs(output).runs, None, "std") if table.data == "Caltech101")
