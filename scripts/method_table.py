@@ -21,7 +21,7 @@ import benchmark
 import torch
 from measuring import made_up
 from measuring.cases import Step, Test
-from measuring.clocks import timed
+from measuring.clocks import matmul_peak
 from measuring.paths import compare
 from tabulate import tabulate
 from torch import nn
@@ -134,7 +134,7 @@ def measure_costs(args: argparse.Namespace, names: Sequence[str]) -> dict[str, d
     """Return a row of the benchmark for a step and for a test of each method; the file is written after each one."""
     costs = json.loads(args.costs.read_text("utf-8")) if args.costs.is_file() else {}
     clip = made_up.random_clip(args.geometry)
-    rate = matmul_rate()
+    rate = matmul_peak(arguments(args, "CoOp", args.geometry), by_cpu=True)
     for name, title, options in [variant for each in names for variant in variants(each)]:
         if title in costs:
             continue
@@ -160,12 +160,6 @@ def leave_start(learner: nn.Module) -> None:
     with torch.no_grad():
         for weights in learner.parameters():
             weights += 0.01 * torch.randn(weights.shape)
-
-
-def matmul_rate(size: int = 3072) -> float:
-    """Measure how many operations of a matmul a second of CPU time computes."""
-    a, b = torch.randn(2, size, size)
-    return 2 * size**3 / min(timed(lambda: a @ b)[1] for _ in range(6))
 
 
 def cost_row(title: str, cost: Mapping[str, Mapping]) -> dict[str, str]:

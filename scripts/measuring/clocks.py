@@ -16,13 +16,13 @@ Result = TypeVar("Result")
 CPU = torch.device("cpu")
 
 
-def matmul_peak(args: argparse.Namespace) -> float:
-    """Measure the device's matmul rate in the precision of the run, FLOP/s."""
+def matmul_peak(args: argparse.Namespace, by_cpu: bool = False) -> float:
+    """Measure the device's matmul rate in the precision of the run, FLOP/s; ``by_cpu`` per second of CPU time."""
     cuda = args.device.type == "cuda"
     dtype = torch.float16 if cuda and args.prec in ("amp", "fp16") else torch.float32
     size = 8192 if cuda else 3072
     a, b = torch.randn(2, size, size, device=args.device, dtype=dtype)
-    best = min(timed(lambda: a @ b, args.device)[0] for _ in range(6))
+    best = min(timed(lambda: a @ b, args.device)[int(by_cpu)] for _ in range(6))
     return 2 * size**3 / best
 
 

@@ -54,10 +54,9 @@ def compare(what: str, run: Step | Test, args: argparse.Namespace, classes: int)
         row |= {"plain CPU-s": round(slow.cpu, 2), "fast CPU-s": round(fast.cpu, 2)}
         row |= {"CPU ratio": round(slow.cpu / fast.cpu, 2), "plain MB": "-" if chunky else round(slow.mb)}
         row |= {"fast MB": round(fast.mb), "memory": "-" if chunky else round(fast.mb / slow.mb, 2)}
+        row |= {"max diff": f"{run.difference(fast.out, slow.out):.1e}"}
     else:
         row |= {"fast s": round(fast.wall, 2), "fast CPU-s": round(fast.cpu, 2), "fast MB": round(fast.mb)}
-    if slow is not None:
-        row["max diff"] = f"{run.difference(fast.out, slow.out):.1e}"
     return row | {"rate": operations(what, run) / fast.wall}
 
 

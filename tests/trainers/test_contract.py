@@ -102,7 +102,8 @@ def test_precisions(name, precision, build):
     """Every mode trains and evaluates close to fp32, with fp32 learned weights (the official AMP cannot run)."""
     single, low = build(name), build(name, f"TRAINER.{node_of(name)}.PREC", precision)
     if name in LEARNING:
-        a, b = steps(single, 1), steps(low, 1)  # on a GPU, amp leaves out updates until its scale fits
+        count = 1 if low.device.type == "cuda" else 2  # on a GPU, amp leaves out updates until its scale fits
+        a, b = steps(single, count), steps(low, count)
         assert b["loss"] == pytest.approx(a["loss"], rel=0.05)
         assert all(p.dtype == torch.float32 for p in low.learner.parameters())
     assert (logits(single) - logits(low)).abs().max() < 3
